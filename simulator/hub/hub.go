@@ -1,0 +1,168 @@
+package hub
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	defaultHostName    = "twinbay-hub.local" // dotted: the C# SDK takes the hub's name up to the first dot
+	defaultModuleLimit = 20                  // Microsoft Learn, "Understand and use module twins", until 2020; 50 since
+	maxIdentities      = 1_000_000           // devices and modules: Microsoft Learn, "IoT Hub quotas and throttling"
+)
+
+// Options says what hub to make. The zero value is a hub that works.
+type Options struct {
+	HostName    string   // name in connection strings and tokens; "" means twinbay-hub.local
+	ModuleLimit int      // module identities per device; 0 means 20
+	Policies    []Policy // shared access policies; nil means the five that every hub starts with, with fresh keys
+}
+
+// Hub is one IoT hub. Make it with New; its methods may be called from any goroutine, and every error is an *Error.
+type Hub struct {
+	host        string
+	moduleLimit int
+	policies    []Policy
+
+	mu       sync.Mutex
+	later    []func() // what to do after unlocking
+	devices  map[string]*device
+	modules  int    // in all devices
+	etags    uint64 // last identity etag given
+	made     uint64 // last generation id given
+	rids     uint64 // last method request id given
+	faults   []*faultRule
+	watchers map[*watcher]struct{}
+}
+
+// New returns an empty hub.
+func New(o Options) *Hub {
+	if o.HostName == "" {
+		o.HostName = defaultHostName
+	}
+	if o.ModuleLimit == 0 {
+		o.ModuleLimit = defaultModuleLimit
+	}
+	if o.Policies == nil {
+		o.Policies = defaultPolicies()
+	}
+	return &Hub{
+		host:        o.HostName,
+		moduleLimit: o.ModuleLimit,
+		policies:    slices.Clone(o.Policies),
+		devices:     map[string]*device{},
+		watchers:    map[*watcher]struct{}{},
+	}
+}
+
+// HostName is the hub's name in connection strings and tokens.
+func (h *Hub) HostName() string { return h.host }
+
+// OwnerConnectionString is the connection string of the policy iothubowner, or of the first policy when there is none.
+func (h *Hub) OwnerConnectionString() string {
+	i := max(0, slices.IndexFunc(h.policies, func(p Policy) bool { return p.Name == ownerPolicy }))
+	if len(h.policies) == 0 {
+		return ""
+	}
+	p := h.policies[i]
+	return "HostName=" + h.host + ";SharedAccessKeyName=" + p.Name + ";SharedAccessKey=" + p.PrimaryKey
+}
+
+// ConnectionString is what an identity connects with: host, ids and primary key.
+func (h *Hub) ConnectionString(id ID) (string, error) {
+	h.mu.Lock()
+	defer h.unlock()
+	n, err := h.find(id)
+	if err != nil {
+		return "", err
+	}
+	if n.auth.primary == "" {
+		return "", argument("%s has no key: it proves itself by a certificate", id)
+	}
+	text := "HostName=" + h.host + ";DeviceId=" + id.Device
+	if id.Module != "" {
+		text += ";ModuleId=" + id.Module
+	}
+	return text + ";SharedAccessKey=" + n.auth.primary, nil
+}
+
+// unlock ends a section under Hub.mu and then does what the section has left to do.
+func (h *Hub) unlock() {
+	later := h.later
+	h.later = nil
+	h.mu.Unlock()
+	for _, do := range later {
+		do()
+	}
+}
+
+// nextGeneration is a generation id: the time in ticks of 100 ns since the year 1, as the hub's look, and never one that
+// was there before.
+func (h *Hub) nextGeneration(now time.Time) string {
+	const unixEpoch = 621_355_968_000_000_000 // in ticks
+	h.made = max(h.made+1, uint64(unixEpoch+now.UnixNano()/100))
+	return strconv.FormatUint(h.made, 10)
+}
+
+// nextETag is an identity's etag: base64 of a decimal number. Numbers are the hub's, so that an identity made anew has
+// none of its old etags.
+func (h *Hub) nextETag() uint64 {
+	h.etags++
+	return h.etags
+}
+
+func identityETag(n uint64) string {
+	return base64.StdEncoding.EncodeToString(strconv.AppendUint(nil, n, 10))
+}
+
+func newKey() string {
+	var key [32]byte
+	rand.Read(key[:]) // never fails: package crypto/rand
+	return base64.StdEncoding.EncodeToString(key[:])
+}
+
+// hubTime is a time as in identities: UTC without zone, seven digits of fraction, the year 1 for never.
+func hubTime(t time.Time) string {
+	if t.IsZero() {
+		return "0001-01-01T00:00:00"
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.0000000")
+}
+
+// twinTime is the same in twins: with a Z.
+func twinTime(t time.Time) string { return hubTime(t) + "Z" }
+
+// staleETag compares an If-Match value, quoted or not, with an etag.
+func staleETag(ifMatch, etag string) *Error {
+	if m := unquote(ifMatch); m != "*" && m != etag {
+		return preconditionFailed("existingVersion:%s newVersion:%s", etagNumber(etag), etagNumber(m))
+	}
+	return nil
+}
+
+// unquote takes the quotes off an entity tag. Clients send "etag", etag, "*" and *.
+func unquote(tag string) string {
+	if len(tag) >= 2 && tag[0] == '"' && tag[len(tag)-1] == '"' {
+		return tag[1 : len(tag)-1]
+	}
+	return tag
+}
+
+// etagNumber shows what is in an etag of ours: the decimal text of an identity's, the eight bytes of a twin's.
+func etagNumber(tag string) string {
+	raw, err := base64.StdEncoding.DecodeString(tag)
+	switch {
+	case err != nil || len(raw) == 0:
+		return strconv.Quote(tag)
+	case len(raw) == 8 && raw[0] == 0:
+		return strconv.FormatUint(binary.BigEndian.Uint64(raw), 10)
+	case slices.ContainsFunc(raw, func(b byte) bool { return b < '0' || b > '9' }):
+		return strconv.Quote(tag)
+	}
+	return string(raw)
+}

@@ -1,0 +1,342 @@
+package hub
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const maxReason = 128 // characters of statusReason: Microsoft Learn, "Understand the identity registry"
+
+// find looks up an identity. As for twins, whose hub answers a missing module with DeviceNotFound too.
+func (h *Hub) find(id ID) (*identity, *Error) {
+	d, ok := h.devices[id.Device]
+	if !ok {
+		return nil, deviceNotFound(id)
+	}
+	if id.Module == "" {
+		return &d.identity, nil
+	}
+	m, ok := d.modules[id.Module]
+	if !ok {
+		return nil, deviceNotFound(id)
+	}
+	return m, nil
+}
+
+// parent finds the device of a module for the registry. When there is none, or it is disabled, the hub says to a SAS
+// token that it is unauthorized, even to the owner's.
+func (h *Hub) parent(id string) (*device, *Error) {
+	d, ok := h.devices[id]
+	switch {
+	case !ok:
+		return nil, unauthorized("device %s does not exist; a hub answers operations on its modules like a wrong token", id)
+	case d.disabled:
+		return nil, unauthorized("device %s is disabled; a hub answers operations on its modules like a wrong token", id)
+	}
+	return d, nil
+}
+
+// Generation changes when an identity is made anew; "" means that there is none. It keys an MQTT session.
+func (h *Hub) Generation(id ID) string {
+	h.mu.Lock()
+	defer h.unlock()
+	n, err := h.find(id)
+	if err != nil {
+		return ""
+	}
+	return n.generation
+}
+
+// Device answers a device identity.
+func (h *Hub) Device(id string) (Device, error) {
+	h.mu.Lock()
+	defer h.unlock()
+	d, ok := h.devices[id]
+	if !ok {
+		return Device{}, deviceNotFound(ID{Device: id})
+	}
+	return d.show(), nil
+}
+
+// Devices lists up to top devices in the order of their ids; a top outside 1 to 1000 means 1000.
+func (h *Hub) Devices(top int) []Device {
+	if top < 1 || top > 1000 {
+		top = 1000
+	}
+	h.mu.Lock()
+	defer h.unlock()
+	ids := slices.Sorted(maps.Keys(h.devices))
+	all := make([]Device, 0, min(top, len(ids)))
+	for _, id := range ids[:min(top, len(ids))] {
+		all = append(all, h.devices[id].show())
+	}
+	return all
+}
+
+// PutDevice creates a device if ifMatch is "", and replaces one if it is an etag or "*". Replacing means that what in
+// leaves out is set anew: the keys, too.
+func (h *Hub) PutDevice(in Device, ifMatch string) (Device, error) {
+	id := ID{Device: in.DeviceID}
+	if err := checkDevice(in); err != nil {
+		return Device{}, err
+	}
+	auth, err := newAuthentication(in.Authentication, false)
+	if err != nil {
+		return Device{}, err
+	}
+	h.mu.Lock()
+	defer h.unlock()
+	now := time.Now()
+	d, exists := h.devices[id.Device]
+	switch {
+	case ifMatch == "" && exists:
+		return Device{}, &Error{Code: 409001, Name: "DeviceAlreadyExists", Text: "A device with ID '" + id.Device + "' is already registered."}
+	case ifMatch == "":
+		if err := h.room(); err != nil {
+			return Device{}, err
+		}
+		d = &device{identity: h.newIdentity(id, now), modules: map[string]*identity{}}
+		h.devices[id.Device] = d
+	case !exists:
+		return Device{}, deviceNotFound(id)
+	default:
+		if err := staleETag(ifMatch, identityETag(d.etag)); err != nil {
+			return Device{}, err
+		}
+	}
+	h.replace(&d.identity, auth)
+	h.setStatus(d, in, now)
+	h.emitChange(id, exists)
+	return d.show(), nil
+}
+
+func checkDevice(in Device) *Error {
+	if err := checkID(ID{Device: in.DeviceID}); err != nil {
+		return err
+	}
+	switch {
+	case in.Status != "" && !strings.EqualFold(in.Status, "enabled") && !strings.EqualFold(in.Status, "disabled"):
+		return argument("status %q: want enabled or disabled", in.Status)
+	case utf8.RuneCountInString(text(in.StatusReason)) > maxReason:
+		return argument("statusReason is longer than %d characters", maxReason)
+	case in.Capabilities != nil && in.Capabilities.IoTEdge:
+		return &Error{Code: 400003, Name: "InvalidOperation", Text: "this hub is simulated and has no IoT Edge devices; leave capabilities.iotEdge out"}
+	case in.DeviceScope != "" || len(in.ParentScopes) > 0:
+		return &Error{Code: 400028, Name: "InvalidDeviceScope", Text: "no IoT Edge device has this scope: this hub is simulated and has none"}
+	}
+	return nil
+}
+
+// setStatus enables or disables a device. A disabled one is cut off, with its modules, which have no status of their own.
+func (h *Hub) setStatus(d *device, in Device, now time.Time) {
+	disabled := strings.EqualFold(in.Status, "disabled")
+	d.statusReason = in.StatusReason
+	if disabled == d.disabled {
+		return
+	}
+	d.disabled, d.statusTime = disabled, now
+	if !disabled {
+		return
+	}
+	why := &Error{Code: 403012, Name: "DeviceDisabled", Text: "device " + d.id.Device + " has been disabled"}
+	h.cut(&d.identity, why)
+	for _, m := range d.modules {
+		h.cut(m, why)
+	}
+}
+
+// DeleteDevice removes a device, its modules and its twins. ifMatch is an etag or "*".
+func (h *Hub) DeleteDevice(id string, ifMatch string) error {
+	h.mu.Lock()
+	defer h.unlock()
+	d, ok := h.devices[id]
+	if err := deletable(ok, ifMatch, deviceNotFound(ID{Device: id})); err != nil {
+		return err
+	}
+	if err := staleETag(ifMatch, identityETag(d.etag)); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.modules)) {
+		h.remove(d.modules[name])
+	}
+	h.modules -= len(d.modules)
+	delete(h.devices, id)
+	h.remove(&d.identity)
+	return nil
+}
+
+// Module answers a module identity.
+func (h *Hub) Module(id ID) (Module, error) {
+	h.mu.Lock()
+	defer h.unlock()
+	d, err := h.parent(id.Device)
+	if err != nil {
+		return Module{}, err
+	}
+	m, ok := d.modules[id.Module]
+	if !ok {
+		return Module{}, moduleNotFound(id)
+	}
+	return m.showModule(), nil
+}
+
+// Modules lists a device's modules in the order of their ids.
+func (h *Hub) Modules(device string) ([]Module, error) {
+	h.mu.Lock()
+	defer h.unlock()
+	d, err := h.parent(device)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Module, 0, len(d.modules))
+	for _, id := range slices.Sorted(maps.Keys(d.modules)) {
+		all = append(all, d.modules[id].showModule())
+	}
+	return all, nil
+}
+
+// PutModule creates a module if ifMatch is "", and replaces one if it is an etag or "*", like PutDevice.
+func (h *Hub) PutModule(in Module, ifMatch string) (Module, error) {
+	id := ID{in.DeviceID, in.ModuleID}
+	if in.ModuleID == "" {
+		return Module{}, argument("moduleId is missing")
+	}
+	if err := checkID(id); err != nil {
+		return Module{}, err
+	}
+	auth, err := newAuthentication(in.Authentication, true)
+	if err != nil {
+		return Module{}, err
+	}
+	h.mu.Lock()
+	defer h.unlock()
+	d, err := h.parent(id.Device)
+	if err != nil {
+		return Module{}, err
+	}
+	m, exists := d.modules[id.Module]
+	switch {
+	case ifMatch == "" && exists:
+		return Module{}, &Error{Code: 409301, Name: "ModuleAlreadyExistsOnDevice",
+			Text: "A module with ID '" + id.Module + "' is already registered on device '" + id.Device + "'."}
+	case ifMatch == "":
+		if err := h.roomOn(d); err != nil {
+			return Module{}, err
+		}
+		n := h.newIdentity(id, time.Now())
+		m = &n
+		d.modules[id.Module] = m
+		h.modules++
+	case !exists:
+		return Module{}, moduleNotFound(id)
+	default:
+		if err := staleETag(ifMatch, identityETag(m.etag)); err != nil {
+			return Module{}, err
+		}
+	}
+	h.replace(m, auth)
+	m.managedBy = text(in.ManagedBy)
+	h.emitChange(id, exists)
+	return m.showModule(), nil
+}
+
+// DeleteModule removes a module and its twin. ifMatch is an etag or "*".
+func (h *Hub) DeleteModule(id ID, ifMatch string) error {
+	h.mu.Lock()
+	defer h.unlock()
+	d, err := h.parent(id.Device)
+	if err != nil {
+		return err
+	}
+	m, ok := d.modules[id.Module]
+	if err := deletable(ok, ifMatch, moduleNotFound(id)); err != nil {
+		return err
+	}
+	if err := staleETag(ifMatch, identityETag(m.etag)); err != nil {
+		return err
+	}
+	delete(d.modules, id.Module)
+	h.modules--
+	h.remove(m)
+	return nil
+}
+
+func deletable(exists bool, ifMatch string, missing *Error) error {
+	switch {
+	case ifMatch == "":
+		return preconditionFailed("the etag is missing: send If-Match with the identity's etag, or *")
+	case !exists:
+		return missing
+	}
+	return nil
+}
+
+// room says whether the hub has room for one more identity.
+func (h *Hub) room() *Error {
+	if len(h.devices)+h.modules >= maxIdentities {
+		return &Error{Code: 413002, Name: "TooManyDevices", Text: "the hub is full: 1,000,000 devices and modules"}
+	}
+	return nil
+}
+
+func (h *Hub) roomOn(d *device) *Error {
+	if n := len(d.modules); n >= h.moduleLimit {
+		return tooManyModules(d.id.Device, n, h.moduleLimit)
+	}
+	return h.room()
+}
+
+func (h *Hub) newIdentity(id ID, now time.Time) identity {
+	return identity{id: id, generation: h.nextGeneration(now), twin: newTwin(now)}
+}
+
+// replace puts new credentials in force. A connection whose key is gone is cut.
+func (h *Hub) replace(n *identity, auth authentication) {
+	n.auth = auth
+	n.etag = h.nextETag()
+	if l := n.link; l != nil && l.signer != (keyPrint{}) && !auth.holds(l.signer) {
+		h.cut(n, badToken("the key that %s connected with is no longer its key", n.id))
+	}
+}
+
+// remove tells the links and the events that an identity is gone.
+func (h *Hub) remove(n *identity) {
+	h.cut(n, deviceNotFound(n.id))
+	n.wake() // callers that wait for it find it missing
+	h.emit(Event{Kind: "deleted", DeviceID: n.id.Device, ModuleID: n.id.Module})
+}
+
+func (h *Hub) emitChange(id ID, existed bool) {
+	kind := "created"
+	if existed {
+		kind = "updated"
+	}
+	h.emit(Event{Kind: kind, DeviceID: id.Device, ModuleID: id.Module})
+}
+
+// Statistics counts devices, without their modules.
+type Statistics struct {
+	TotalDeviceCount    int `json:"totalDeviceCount"`
+	EnabledDeviceCount  int `json:"enabledDeviceCount"`
+	DisabledDeviceCount int `json:"disabledDeviceCount"`
+}
+
+// Statistics counts the devices in the registry, and how many of them are connected.
+func (h *Hub) Statistics() (s Statistics, connected int) {
+	h.mu.Lock()
+	defer h.unlock()
+	for _, d := range h.devices {
+		if d.disabled {
+			s.DisabledDeviceCount++
+		}
+		if d.link != nil {
+			connected++
+		}
+	}
+	s.TotalDeviceCount = len(h.devices)
+	s.EnabledDeviceCount = s.TotalDeviceCount - s.DisabledDeviceCount
+	return s, connected
+}
