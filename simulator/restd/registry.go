@@ -1,0 +1,108 @@
+package restd
+
+import (
+	"strconv"
+
+	"github.com/twinbay/twinbay/simulator/hub"
+)
+
+func (s *Server) listDevices(x *exchange) error {
+	top, _ := strconv.Atoi(x.r.URL.Query().Get("top")) // what is no number means the most, as what is out of range
+	return x.answer(s.hub.Devices(top))
+}
+
+func (s *Server) showDevice(x *exchange) error {
+	d, err := s.hub.Device(x.id.Device)
+	if err != nil {
+		return err
+	}
+	return x.identity(d, d.ETag)
+}
+
+func (s *Server) putDevice(x *exchange) error {
+	var in hub.Device
+	if err := x.decode(&in); err != nil {
+		return err
+	}
+	if err := sameID("deviceId", &in.DeviceID, x.id.Device); err != nil {
+		return err
+	}
+	d, err := s.hub.PutDevice(in, x.ifMatch())
+	if err != nil {
+		return err
+	}
+	return x.identity(d, d.ETag)
+}
+
+func (s *Server) deleteDevice(x *exchange) error {
+	if err := s.hub.DeleteDevice(x.id.Device, x.ifMatch()); err != nil {
+		return err
+	}
+	return x.nothing()
+}
+
+func (s *Server) listModules(x *exchange) error {
+	all, err := s.hub.Modules(x.id.Device)
+	if err != nil {
+		return err
+	}
+	return x.answer(all)
+}
+
+func (s *Server) showModule(x *exchange) error {
+	m, err := s.hub.Module(x.id)
+	if err != nil {
+		return err
+	}
+	return x.identity(m, m.ETag)
+}
+
+func (s *Server) putModule(x *exchange) error {
+	var in hub.Module
+	if err := x.decode(&in); err != nil {
+		return err
+	}
+	if err := sameID("deviceId", &in.DeviceID, x.id.Device); err != nil {
+		return err
+	}
+	if err := sameID("moduleId", &in.ModuleID, x.id.Module); err != nil {
+		return err
+	}
+	m, err := s.hub.PutModule(in, x.ifMatch())
+	if err != nil {
+		return err
+	}
+	return x.identity(m, m.ETag)
+}
+
+func (s *Server) deleteModule(x *exchange) error {
+	if err := s.hub.DeleteModule(x.id, x.ifMatch()); err != nil {
+		return err
+	}
+	return x.nothing()
+}
+
+func (s *Server) deviceStatistics(x *exchange) error {
+	all, _ := s.hub.Statistics()
+	return x.answer(all)
+}
+
+func (s *Server) serviceStatistics(x *exchange) error {
+	_, connected := s.hub.Statistics()
+	return x.answer(map[string]int{"connectedDeviceCount": connected})
+}
+
+// identity answers an identity, whose etag is not quoted in the header.
+func (x *exchange) identity(v any, etag string) error {
+	x.w.Header().Set("ETag", etag)
+	return x.answer(v)
+}
+
+// sameID holds the body to the path; a body may leave its id out.
+func sameID(name string, body *string, path string) error {
+	if *body != "" && *body != path {
+		return &hub.Error{Code: 400004, Name: "ArgumentInvalid", Text: name + " of the body is " + strconv.Quote(*body) + ", of the path " + strconv.Quote(path)}
+	}
+	*body = path
+	return nil
+}

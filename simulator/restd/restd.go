@@ -1,0 +1,253 @@
+// Package restd is the HTTPS door of the simulated hub: the service REST API for identities, twins, direct methods and
+// statistics, and, below /_sim, what only a simulator has: the stream of its events, and fault rules.
+//
+// Sources: Azure/azure-iot-hub-node, src/service.json, for paths and shapes; github.com/mwalser/
+// terraform-provider-iothub, CONCEPT.md, for what a hub really answers; Microsoft Learn, "Azure IoT Hub error codes".
+//
+// Where the sources are silent, this door has chosen:
+//
+//   - Any api-version that reads like a date, with or without -preview, is taken and means 2021-04-12.
+//   - An error of a direct method has the form with an error inside, except DeviceNotFound: the Node SDK knows that one
+//     in the plain form only.
+//   - The ETag header of a twin is quoted. The one of an identity is not, as measured.
+package restd
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/twinbay/twinbay/simulator/hub"
+)
+
+const maxBody = 1 << 20 // bytes: a twin is at most 72 KiB, a method's payload 128 KiB, before escapes
+
+// Server is the door, an http.Handler.
+type Server struct {
+	hub *hub.Hub
+	log *slog.Logger
+}
+
+// New returns a door to h. A nil log means none.
+func New(h *hub.Hub, log *slog.Logger) *Server {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{hub: h, log: log}
+}
+
+// route is one operation. A star in path is an id; the ids come to handle in a hub.ID.
+type route struct {
+	method, path string
+	want         hub.Permission
+	handle       func(*Server, *exchange) error
+}
+
+var routes = []route{
+	{"GET", "devices", hub.RegistryRead, (*Server).listDevices},
+	{"GET", "devices/*", hub.RegistryRead, (*Server).showDevice},
+	{"PUT", "devices/*", hub.RegistryWrite, (*Server).putDevice},
+	{"DELETE", "devices/*", hub.RegistryWrite, (*Server).deleteDevice},
+	{"GET", "devices/*/modules", hub.RegistryRead, (*Server).listModules},
+	{"GET", "devices/*/modules/*", hub.RegistryRead, (*Server).showModule},
+	{"PUT", "devices/*/modules/*", hub.RegistryWrite, (*Server).putModule},
+	{"DELETE", "devices/*/modules/*", hub.RegistryWrite, (*Server).deleteModule},
+	{"GET", "twins/*", hub.ServiceConnect, (*Server).showTwin},
+	{"PATCH", "twins/*", hub.ServiceConnect, (*Server).patchTwin},
+	{"PUT", "twins/*", hub.ServiceConnect, (*Server).replaceTwin},
+	{"POST", "twins/*/methods", hub.ServiceConnect, (*Server).invoke},
+	{"GET", "twins/*/modules/*", hub.ServiceConnect, (*Server).showTwin},
+	{"PATCH", "twins/*/modules/*", hub.ServiceConnect, (*Server).patchTwin},
+	{"PUT", "twins/*/modules/*", hub.ServiceConnect, (*Server).replaceTwin},
+	{"POST", "twins/*/modules/*/methods", hub.ServiceConnect, (*Server).invoke},
+	{"GET", "statistics/devices", hub.RegistryRead, (*Server).deviceStatistics},
+	{"GET", "statistics/service", hub.RegistryRead, (*Server).serviceStatistics},
+	{"GET", "_sim/events", hub.Owner, (*Server).events},
+	{"POST", "_sim/faults", hub.Owner, (*Server).addFault},
+	{"DELETE", "_sim/faults", hub.Owner, (*Server).clearFaults},
+}
+
+// exchange is one request and its answer.
+type exchange struct {
+	w  http.ResponseWriter
+	r  *http.Request
+	id hub.ID // of the path
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Server", "Microsoft-HTTPAPI/2.0") // some clients' traces show it
+	h.Set("Vary", "Origin")
+	h.Set("x-ms-request-id", newGUID())
+	x := &exchange{w: w, r: r}
+	err := s.serve(x)
+	if err == nil {
+		return
+	}
+	s.log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "error", err)
+	x.refuse(err)
+}
+
+func (s *Server) serve(x *exchange) error {
+	rt, err := x.route()
+	if err != nil {
+		return err
+	}
+	simulators := strings.HasPrefix(rt.path, "_sim/")
+	if !simulators {
+		if err := checkVersion(x.r.URL.Query().Get("api-version")); err != nil {
+			return err
+		}
+	}
+	if err := s.hub.AuthService(x.r.Header.Get("Authorization"), rt.want, x.r.URL.Path); err != nil {
+		return err
+	}
+	if !simulators {
+		if err := s.fault(x); err != nil {
+			return err
+		}
+	}
+	return rt.handle(s, x)
+}
+
+// route finds the operation by the path after one unescape: some clients escape the slashes, too. An id holds no slash,
+// so nothing is lost by that.
+func (x *exchange) route() (route, error) {
+	path := strings.Split(strings.TrimSuffix(strings.TrimPrefix(x.r.URL.Path, "/"), "/"), "/")
+	known := false
+	for _, rt := range routes {
+		id, ok := match(rt.path, path)
+		if !ok {
+			continue
+		}
+		if rt.method == x.r.Method {
+			x.id = id
+			return rt, nil
+		}
+		known = true
+		x.w.Header().Add("Allow", rt.method)
+	}
+	if known {
+		return route{}, &hub.Error{Code: 405000, Name: "GenericMethodNotAllowed", Text: "this hub is simulated and has no " + x.r.Method + " here"}
+	}
+	return route{}, &hub.Error{Code: 404000, Name: "GenericNotFound", Text: "this hub is simulated and has nothing at " + x.r.URL.Path}
+}
+
+// match fills the stars of a pattern: the first is the device, the second the module.
+func match(pattern string, path []string) (hub.ID, bool) {
+	var id hub.ID
+	names := strings.Split(pattern, "/")
+	if len(names) != len(path) {
+		return id, false
+	}
+	for i, name := range names {
+		switch {
+		case name != "*":
+			if !strings.EqualFold(name, path[i]) {
+				return id, false
+			}
+		case path[i] == "":
+			return id, false
+		case id.Device == "":
+			id.Device = path[i]
+		default:
+			id.Module = path[i]
+		}
+	}
+	return id, true
+}
+
+var versionText = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$`)
+
+func checkVersion(v string) error {
+	if !versionText.MatchString(v) {
+		return &hub.Error{Code: 400001, Name: "InvalidProtocolVersion", Text: "api-version is missing or unknown; send api-version=2021-04-12"}
+	}
+	return nil
+}
+
+// fault asks the fault rules about "rest".
+func (s *Server) fault(x *exchange) error {
+	switch f := s.hub.Fault("rest", x.id); f.Do {
+	case "kick":
+		panic(http.ErrAbortHandler) // what net/http has for closing a connection without an answer
+	case "drop":
+		<-x.r.Context().Done()
+		panic(http.ErrAbortHandler)
+	case "refuse":
+		return &hub.Error{Code: 503001, Name: "ServiceUnavailable", Text: "a fault rule refuses this"}
+	case "throttle":
+		x.w.Header().Set("Connection", "close") // as measured; and no Retry-After
+		return &hub.Error{Code: 429001, Name: "ThrottlingException", Text: "a fault rule throttles this"}
+	case "delay":
+		t := time.NewTimer(f.Delay)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-x.r.Context().Done():
+		}
+	}
+	return nil
+}
+
+func (x *exchange) ifMatch() string { return strings.TrimSpace(x.r.Header.Get("If-Match")) }
+
+// body reads the request's body.
+func (x *exchange) body() ([]byte, error) {
+	text, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, maxBody))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, &hub.Error{Code: 413000, Name: "GenericRequestEntityTooLarge", Text: "a body is at most 1 MiB here"}
+	}
+	if err != nil {
+		return nil, &hub.Error{Code: 400000, Name: "GenericBadRequest", Text: "the body broke off"}
+	}
+	return text, nil
+}
+
+// decode reads the request's body into v. Names match without regard to case, as the hub has it, and members that v
+// lacks are ignored.
+func (x *exchange) decode(v any) error {
+	text, err := x.body()
+	if err != nil {
+		return err
+	}
+	if !utf8.Valid(text) {
+		return &hub.Error{Code: 400006, Name: "IotHubFormatError", Text: "the body is not UTF-8"}
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return &hub.Error{Code: 400006, Name: "IotHubFormatError", Text: "the body is not the JSON wanted here: " + err.Error()}
+	}
+	return nil
+}
+
+// answer sends v as JSON, 200.
+func (x *exchange) answer(v any) error {
+	x.send(http.StatusOK, v)
+	return nil
+}
+
+func (x *exchange) send(status int, v any) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic("restd: an answer that is not JSON: " + err.Error())
+	}
+	x.w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	x.w.WriteHeader(status)
+	_, _ = x.w.Write(bytes.TrimSuffix(b.Bytes(), []byte("\n"))) // nobody is left to be told of a failure
+}
+
+// nothing answers 204.
+func (x *exchange) nothing() error {
+	x.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
