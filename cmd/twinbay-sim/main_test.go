@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/twinbay/twinbay/simulator"
+)
+
+// TestMain lets the test binary be the command that serve runs: then it is twinbay-sim with the arguments it was given.
+func TestMain(m *testing.M) {
+	if args := os.Getenv("TWINBAY_SIM_ARGS"); args != "" {
+		os.Exit(Main(context.Background(), strings.Split(args, "\n"), os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// against runs twinbay-sim with args as a user of a hub that serve started, and answers what it said.
+func against(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TWINBAY_SIM_ARGS", strings.Join(args, "\n"))
+	var out, diag bytes.Buffer
+	serve := []string{"serve", "--dir", t.TempDir(), "--mqtt-port", "0", "--https-port", "0", "--no-rig",
+		"--seed", "../../firmware-configs/vending-machine/seed.toml", "--", self}
+	code = Main(t.Context(), serve, strings.NewReader(""), &out, &diag)
+	return code, out.String(), diag.String()
+}
+
+func TestOperatorsCommands(t *testing.T) {
+	for _, tt := range []struct {
+		args   []string
+		code   int
+		stdout string
+		stderr string
+	}{
+		{[]string{"device", "list"}, 0, "vending-1  enabled", ""},
+		{[]string{"module", "list", "vending-1"}, 0, "climate  Disconnected", ""},
+		{[]string{"module", "create", "vending-1/spare"}, 0, `"moduleId": "spare"`, ""},
+		{[]string{"module", "create", "vending-1/door"}, 1, "", "ModuleAlreadyExistsOnDevice"},
+		{[]string{"module", "connection-string", "vending-1/door"}, 0, "HostName=localhost;DeviceId=vending-1;ModuleId=door;SharedAccessKey=", ""},
+		{[]string{"device", "update", "vending-1", "--disable", "--reason", "stolen"}, 0, `"statusReason": "stolen"`, ""},
+		{[]string{"device", "delete", "vending-1"}, 0, "", ""},
+		{[]string{"device", "show", "nobody"}, 1, "", "DeviceNotFound"},
+		{[]string{"twin", "set", "vending-1/climate", `{"interval_ms": 700}`}, 0, `"interval_ms": 700`, ""},
+		{[]string{"twin", "set", "vending-1/climate", `{"interval_ms"`}, 2, "", "no JSON object"},
+		{[]string{"twin", "show", "vending-1"}, 0, `"site": "lobby"`, ""},
+		{[]string{"method", "vending-1/door", "readState"}, 1, "", "DeviceNotOnline"},
+		{[]string{"device", "show", "vending-1/door"}, 2, "", "want DEVICE"},
+		{[]string{"module", "show"}, 2, "", "usage: twinbay-sim module show DEVICE/MODULE"},
+		{[]string{"device", "create", "x", "--nonsense"}, 2, "", "--nonsense"},
+		{[]string{"rig", "--dir", "nowhere", "status"}, 1, "", "no rig runs in nowhere"},
+	} {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			code, stdout, stderr := against(t, tt.args...)
+			if code != tt.code || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+				t.Errorf("exit code %d, want %d\n%s\n%s", code, tt.code, stdout, stderr)
+			}
+			if strings.Contains(stderr, "SharedAccessKey=") {
+				t.Error("an error shows a key")
+			}
+		})
+	}
+}
+
+// A script finds the hub by the env file, which is there as long as the hub serves.
+func TestEnvFileIsThereWhileTheHubServes(t *testing.T) {
+	dir := t.TempDir()
+	path := dir + "/hub.env"
+	code := Main(t.Context(), []string{"serve", "--dir", dir, "--mqtt-port", "0", "--https-port", "0", "--no-rig",
+		"--env-file", path, "--", "cp", path, dir + "/copy"}, strings.NewReader(""), io.Discard, io.Discard)
+	if code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	env, err := os.ReadFile(dir + "/copy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := simulator.ParseEnv(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"HUB_HOST", "HUB_IP", "MQTT_PORT", "HTTPS_PORT", "CA_FILE", "HUB_CS"} {
+		if parsed[name] == "" {
+			t.Errorf("the env file has no %s", name)
+		}
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the env file outlives the hub")
+	}
+}
+
+func TestExitCodeIsTheCommands(t *testing.T) {
+	code := Main(t.Context(), []string{"serve", "--dir", t.TempDir(), "--mqtt-port", "0", "--https-port", "0", "--no-rig",
+		"--", "sh", "-c", "exit 7"}, strings.NewReader(""), io.Discard, io.Discard)
+	if code != 7 {
+		t.Errorf("exit code %d, want 7", code)
+	}
+}

@@ -1,0 +1,69 @@
+package simulator
+
+import (
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// A client that trusts the authority's file is served by any of the names, before and after a restart.
+func TestAuthorityStaysAcrossRestarts(t *testing.T) {
+	dir := t.TempDir()
+	first, err := openAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(first.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		t.Fatal("ca.pem holds no certificate")
+	}
+	second, err := openAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := second.server([]string{"hub.example", "127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"hub.example", "127.0.0.1"} {
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: name}); err != nil {
+			t.Errorf("as %s: %v", name, err)
+		}
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: "other.example"}); err == nil {
+		t.Error("the certificate is good for a name it was not asked for")
+	}
+}
+
+func TestAuthorityKeyIsPrivate(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := openAuthority(dir); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, caKeyFile))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+}
+
+func TestDamagedAuthorityIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := openAuthority(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, caKeyFile), []byte("no key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openAuthority(dir); err == nil {
+		t.Error("a damaged key goes unnoticed")
+	}
+}

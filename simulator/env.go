@@ -1,0 +1,38 @@
+package simulator
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Env says where a running simulator is, as name and value pairs for a shell: HUB_HOST, HUB_IP, MQTT_PORT, HTTPS_PORT,
+// CA_FILE, HUB_CS (the owner's connection string), and RIG_DIR where fake hardware runs.
+type Env map[string]string
+
+// Format writes one NAME='value' a line, to be sourced by any POSIX shell.
+func (e Env) Format() []byte {
+	var b bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(e)) {
+		fmt.Fprintf(&b, "%s='%s'\n", name, strings.ReplaceAll(e[name], "'", `'\''`))
+	}
+	return b.Bytes()
+}
+
+// ParseEnv reads what Format wrote.
+func ParseEnv(text []byte) (Env, error) {
+	e := Env{}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for n := 1; lines.Scan(); n++ {
+		name, quoted, ok := strings.Cut(lines.Text(), "='")
+		value, closed := strings.CutSuffix(quoted, "'")
+		if !ok || !closed || name == "" {
+			return nil, fmt.Errorf("simulator: env file line %d: want NAME='value', as written by --env-file", n)
+		}
+		e[name] = strings.ReplaceAll(value, `'\''`, "'")
+	}
+	return e, lines.Err()
+}

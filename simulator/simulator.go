@@ -1,0 +1,214 @@
+// Package simulator puts a local IoT Hub together: the hub's truth (simulator/hub), its doors (mqttd, restd) behind one
+// TLS certificate, and fake hardware (rig). `twinbay-sim serve` is this package with flags.
+package simulator
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twinbay/twinbay/simulator/hub"
+	"github.com/twinbay/twinbay/simulator/mqttd"
+	"github.com/twinbay/twinbay/simulator/restd"
+	"github.com/twinbay/twinbay/simulator/rig"
+)
+
+// Config is what `twinbay-sim serve` can be told. Dir is required; the rest has defaults.
+type Config struct {
+	Dir         string // the certificate authority, and the rig's sockets
+	Listen      string // IP address; "" means 127.0.0.1
+	HostName    string // the hub's name in connection strings and tokens; "" means localhost
+	MQTTPort    int    // 0 picks a free one
+	HTTPSPort   int    // 0 picks a free one
+	SeedFile    string // identities to start with
+	KeysDir     string // where each seeded identity's credential is written; "" writes none
+	EnvFile     string // written once the hub serves; "" writes none
+	NoRig       bool   // no fake hardware
+	Still       bool   // fake hardware in which nothing happens by itself
+	RigSeed     uint64 // makes the rig's world repeatable; 0 means 1
+	ModuleLimit int    // module identities per device; 0 means 20
+	Log         *slog.Logger
+}
+
+// Simulator is a running hub. Make it with Start.
+type Simulator struct {
+	Hub  *hub.Hub
+	Env  Env      // where it is
+	Seed []hub.ID // the seeded identities, devices before their modules
+
+	conf  Config
+	mqtt  net.Listener
+	https net.Listener
+	rig   *rig.Rig
+}
+
+// Start makes everything that can fail: certificate, seed, sockets, files. Connections that come from then on are served
+// by Run.
+func Start(ctx context.Context, c Config) (*Simulator, error) {
+	c.defaults()
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("simulator: folder: %w", err)
+	}
+	s := &Simulator{conf: c, Hub: hub.New(hub.Options{HostName: c.HostName, ModuleLimit: c.ModuleLimit})}
+	err := s.open(ctx)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *Config) defaults() {
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1"
+	}
+	if c.HostName == "" {
+		c.HostName = "localhost"
+	}
+	if c.RigSeed == 0 {
+		c.RigSeed = 1
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+func (s *Simulator) open(ctx context.Context) error {
+	ca, err := openAuthority(s.conf.Dir)
+	if err != nil {
+		return err
+	}
+	cert, err := ca.server([]string{s.conf.HostName, "localhost", "127.0.0.1", "::1", s.conf.Listen})
+	if err != nil {
+		return err
+	}
+	if err := s.plant(); err != nil {
+		return err
+	}
+	// TLS 1.2 stays: the official Python SDK speaks nothing newer.
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if s.mqtt, err = s.listen(ctx, "MQTT", s.conf.MQTTPort, "--mqtt-port", conf); err != nil {
+		return err
+	}
+	if s.https, err = s.listen(ctx, "HTTPS", s.conf.HTTPSPort, "--https-port", conf); err != nil {
+		return err
+	}
+	if !s.conf.NoRig {
+		s.rig, err = rig.Start(ctx, rig.Config{Dir: s.conf.Dir, Seed: s.conf.RigSeed, World: !s.conf.Still, Log: s.conf.Log})
+		if err != nil {
+			return err
+		}
+	}
+	return s.describe(ca)
+}
+
+func (s *Simulator) listen(ctx context.Context, door string, port int, flag string, conf *tls.Config) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(s.conf.Listen, strconv.Itoa(port)))
+	if err != nil {
+		return nil, fmt.Errorf("simulator: open the %s door: %w; choose another port with %s (0 picks a free one)", door, err, flag)
+	}
+	return tls.NewListener(l, conf), nil
+}
+
+// plant creates the seed's identities and writes their credentials.
+func (s *Simulator) plant() error {
+	if s.conf.SeedFile == "" {
+		return nil
+	}
+	text, err := os.ReadFile(s.conf.SeedFile)
+	if err != nil {
+		return fmt.Errorf("simulator: seed: %w", err)
+	}
+	seed, err := parseSeed(s.conf.SeedFile, text)
+	if err != nil {
+		return err
+	}
+	s.Seed = seed.ids()
+	if err := seed.create(s.Hub); err != nil {
+		return err
+	}
+	if s.conf.KeysDir == "" {
+		return nil
+	}
+	return writeCredentials(s.conf.KeysDir, s.Seed, s.Hub.ConnectionString)
+}
+
+// describe fills Env and writes the env file, which appears only when all else is there.
+func (s *Simulator) describe(ca *authority) error {
+	caPath, err := filepath.Abs(ca.file)
+	if err != nil {
+		return err
+	}
+	s.Env = Env{
+		"HUB_HOST":   s.conf.HostName,
+		"HUB_IP":     s.conf.Listen,
+		"MQTT_PORT":  strconv.Itoa(s.mqtt.Addr().(*net.TCPAddr).Port),
+		"HTTPS_PORT": strconv.Itoa(s.https.Addr().(*net.TCPAddr).Port),
+		"CA_FILE":    caPath,
+		"HUB_CS":     s.Hub.OwnerConnectionString(),
+	}
+	if s.rig != nil {
+		if s.Env["RIG_DIR"], err = filepath.Abs(s.conf.Dir); err != nil {
+			return err
+		}
+	}
+	if s.conf.EnvFile == "" {
+		return nil
+	}
+	// The listeners take connections already, which Run will serve.
+	if err := writeFile(s.conf.EnvFile, 0o600, s.Env.Format()); err != nil {
+		return fmt.Errorf("simulator: env file: %w", err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends; then it closes every connection and removes what it made for this run.
+func (s *Simulator) Run(ctx context.Context) error {
+	defer s.close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	web := &http.Server{
+		Handler:           restd.New(s.Hub, s.conf.Log),
+		ReadHeaderTimeout: 30 * time.Second,
+		ErrorLog:          slog.NewLogLogger(s.conf.Log.Handler(), slog.LevelDebug), // strangers' handshakes
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return mqttd.New(s.Hub, s.conf.Log).Serve(ctx, s.mqtt) })
+	g.Go(func() error {
+		if err := web.Serve(s.https); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("simulator: HTTPS door: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		return web.Close()
+	})
+	return g.Wait()
+}
+
+func (s *Simulator) close() {
+	if s.Env != nil && s.conf.EnvFile != "" {
+		os.Remove(s.conf.EnvFile)
+	}
+	for _, l := range []net.Listener{s.mqtt, s.https} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	if s.rig != nil {
+		s.rig.Close()
+	}
+}
