@@ -1,0 +1,144 @@
+package mqtt5
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/twinbay/twinbay/agent/iothub"
+	"github.com/twinbay/twinbay/agent/iothub/internal/payload"
+)
+
+// Publish implements iothub.Wire. The client keeps to the hub's Receive Maximum.
+func (w *wire) Publish(ctx context.Context, m iothub.Message) error {
+	p := telemetry(m)
+	if n := packetSize(p); n > w.maxPacket {
+		return fmt.Errorf("%w: message %s makes a packet of %d bytes: the hub takes %d", iothub.ErrRejected, m.ID, n, w.maxPacket)
+	}
+	answer, err := w.client.Publish(ctx, p)
+	switch {
+	case answer != nil && answer.ReasonCode >= 0x80:
+		return failure("PUBACK", answer.ReasonCode, answer.Properties.User, answer.Properties.ReasonString)
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return w.loss(err)
+}
+
+// Twin implements iothub.Wire.
+func (w *wire) Twin(ctx context.Context) (iothub.Twin, error) {
+	answer, err := w.ask(ctx, topicTwinGet, nil)
+	if err != nil {
+		return iothub.Twin{}, err
+	}
+	return payload.Twin(answer.Payload)
+}
+
+// Report implements iothub.Wire.
+func (w *wire) Report(ctx context.Context, patch json.RawMessage) (int64, error) {
+	answer, err := w.ask(ctx, topicReported, patch)
+	if err != nil {
+		return 0, err
+	}
+	return version(answer.Properties.User)
+}
+
+// ask sends a request and waits for the answer with the same correlation data.
+func (w *wire) ask(ctx context.Context, topic string, body []byte) (*paho.Publish, error) {
+	rid := strconv.FormatUint(w.rid.Add(1), 10)
+	answer := make(chan *paho.Publish, 1)
+	w.mu.Lock()
+	w.waiting[rid] = answer
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		delete(w.waiting, rid)
+		w.mu.Unlock()
+	}()
+	_, err := w.client.Publish(ctx, &paho.Publish{
+		Topic:      topic,
+		Payload:    body,
+		Properties: &paho.PublishProperties{CorrelationData: []byte(rid)},
+	})
+	if err != nil {
+		return nil, w.loss(err)
+	}
+	select {
+	case a := <-answer:
+		if status := a.Properties.User.Get("status"); status != "" {
+			return nil, failure(topic, 0, a.Properties.User, "")
+		}
+		return a, nil
+	case <-w.done:
+		return nil, w.loss(w.Err())
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// handle takes what the hub publishes. It must not block: the client handles nothing else meanwhile.
+func (w *wire) handle(r paho.PublishReceived) (bool, error) {
+	p := r.Packet
+	name, isMethod := strings.CutPrefix(p.Topic, prefixMethods)
+	switch {
+	case p.Topic == topicResponses:
+		rid := string(p.Properties.CorrelationData)
+		w.mu.Lock()
+		to := w.waiting[rid]
+		delete(w.waiting, rid)
+		w.mu.Unlock()
+		if to != nil {
+			to <- p // the only one: it has room
+		}
+	case p.Topic == topicDesired:
+		w.patch(p)
+	case isMethod:
+		w.invoke(name, p)
+	}
+	return true, nil
+}
+
+func (w *wire) patch(p *paho.Publish) {
+	v, err := version(p.Properties.User)
+	if err == nil {
+		var patch iothub.DesiredPatch
+		if patch, err = payload.Patch(p.Payload, v); err == nil {
+			w.desired(patch)
+			return
+		}
+	}
+	w.link.Fail(fmt.Errorf("the hub sent a desired patch that can't be read: %w", err))
+}
+
+func (w *wire) invoke(name string, p *paho.Publish) {
+	body := p.Payload
+	if len(body) == 0 {
+		body = []byte("null")
+	}
+	var once sync.Once
+	answer := func(status int, result json.RawMessage) {
+		once.Do(func() {
+			// After the end of the connection nobody waits for the answer any more.
+			_, _ = w.client.Publish(context.Background(), &paho.Publish{
+				Topic:   topicResponses,
+				Payload: result,
+				Properties: &paho.PublishProperties{
+					CorrelationData: p.Properties.CorrelationData,
+					User:            paho.UserProperties{{Key: "response-code", Value: strconv.Itoa(status)}},
+				},
+			})
+		})
+	}
+	if !json.Valid(body) {
+		go answer(400, json.RawMessage(`{"error":"the payload is not JSON"}`))
+		return
+	}
+	w.method(iothub.MethodCall{Name: name, Payload: body, Answer: answer})
+}

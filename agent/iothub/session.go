@@ -1,0 +1,273 @@
+package iothub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Session keeps one connection of one identity open, for as long as Run runs.
+type Session struct {
+	cfg   Config
+	id    string
+	dial  Dial
+	log   *slog.Logger
+	box   *mailbox
+	out   chan Event
+	retry *retry // of Run alone
+	ran   atomic.Bool
+
+	live atomic.Pointer[live] // nil while there is no connection
+
+	mu     sync.Mutex
+	status Status
+}
+
+// Status is what a person wants to know of a session.
+type Status struct {
+	Connected    bool
+	Since        time.Time // of Connected being as it is; zero before the first try
+	Reconnects   int       // connections made after the first one
+	LastError    error     // why the last connection ended or could not be made; kept after the next one stands
+	TokenExpires time.Time
+	Protocol     string // "3.1.1" or "5"; "" before the first connection
+}
+
+// New returns a session. It does nothing until Run.
+func New(cfg Config) *Session {
+	if cfg.Host == "" {
+		cfg.Host = cfg.Credential.Host
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	id := cfg.Credential.ID.String()
+	s := &Session{
+		cfg:   cfg,
+		id:    id,
+		dial:  cfg.Dial,
+		log:   cfg.Log,
+		box:   newMailbox(),
+		out:   make(chan Event),
+		retry: newRetry(id),
+	}
+	if s.dial == nil {
+		s.dial = dialTLS(cfg)
+	}
+	return s
+}
+
+// Events is what happens, in order. The owner reads it for as long as Run runs; it is never closed. A slow owner
+// blocks nobody: see Up, Down and MethodCall for what becomes of events that wait. At most 64 patches and 32 methods
+// wait; a method beyond that is answered with status 503.
+func (s *Session) Events() <-chan Event { return s.out }
+
+// Status may be called at any time.
+func (s *Session) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+func (s *Session) setStatus(set func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set(&s.status)
+}
+
+// Run connects, and connects again after each loss, until ctx ends; then it says goodbye to the hub and answers nil. It
+// may be called once.
+func (s *Session) Run(ctx context.Context) error {
+	if s.ran.Swap(true) {
+		return errors.New("iothub: the session of " + s.id + " has been run before: make a new one")
+	}
+	var delivery sync.WaitGroup
+	defer delivery.Wait()
+	delivery.Go(func() { s.box.deliver(ctx, s.out) })
+
+	for {
+		l, err := s.open(ctx)
+		var lasted time.Duration
+		if l != nil {
+			start := time.Now()
+			err = s.stand(ctx, l)
+			lasted = max(time.Since(start), 1)
+		}
+		if ctx.Err() != nil {
+			s.setStatus(func(st *Status) { st.Connected, st.Since = false, time.Now() })
+			l.close()
+			return nil
+		}
+		retry := time.NewTimer(s.down(err, lasted))
+		if errors.Is(err, ErrRenewing) {
+			l.drain(ctx)
+		}
+		l.close()
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			retry.Stop()
+		}
+	}
+}
+
+// stand is the time in which a connection can be used: why it ended. The wire is still there then.
+func (s *Session) stand(ctx context.Context, l *live) error {
+	s.setStatus(func(st *Status) {
+		if st.Protocol != "" {
+			st.Reconnects++
+		}
+		st.Connected, st.Since, st.Protocol, st.TokenExpires = true, time.Now(), l.wire.Protocol(), l.expires
+	})
+	s.live.Store(l)
+	defer s.live.Store(nil)
+	s.box.put(Up{})
+	return s.keep(ctx, l)
+}
+
+// down tells the owner before anything else is done, so that it does not try in vain: it answers how long to wait.
+func (s *Session) down(err error, lasted time.Duration) time.Duration {
+	var wait time.Duration
+	if !errors.Is(err, ErrRenewing) {
+		wait, err = s.retry.next(err, lasted)
+		err = fmt.Errorf("hub %s as %s: %w", s.cfg.Host, s.id, err)
+	}
+	s.setStatus(func(st *Status) {
+		if st.Connected || st.Since.IsZero() {
+			st.Connected, st.Since = false, time.Now()
+		}
+		if wait > 0 {
+			st.LastError = err
+		}
+	})
+	s.box.put(Down{Err: err, Retry: time.Now().Add(wait)})
+	return wait
+}
+
+// open makes a connection and everything on it.
+func (s *Session) open(ctx context.Context) (*live, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	conn, err := s.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	l := newLive(now.Add(tokenLife))
+	wire, err := s.cfg.Wire(ctx, conn, OpenParams{
+		Host:       s.cfg.Host,
+		Credential: s.cfg.Credential,
+		At:         now,
+		Expires:    l.expires,
+		KeepAlive:  keepAlive,
+		Desired: func(p DesiredPatch) {
+			if !s.box.put(p) {
+				s.log.Warn("desired patches came faster than they were taken: the whole twin will be asked for")
+			}
+		},
+		Method: func(m MethodCall) {
+			if !s.box.put(l.track(m)) {
+				s.log.Warn("direct method refused: too many wait", "method", m.Name)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.wire = wire
+	return l, nil
+}
+
+// keep waits for the end of a connection, and renews its token in time.
+func (s *Session) keep(ctx context.Context, l *live) error {
+	renew := time.NewTimer(s.retry.renewal(time.Until(l.expires)))
+	defer renew.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.wire.Done():
+			return l.reason()
+		case <-l.given:
+			return l.reason()
+		case <-renew.C:
+		}
+		r, ok := l.wire.(Renewer)
+		if !ok {
+			return ErrRenewing
+		}
+		if err := s.renew(ctx, l, r); err != nil {
+			return err
+		}
+		renew.Reset(s.retry.renewal(time.Until(l.expires)))
+	}
+}
+
+func (s *Session) renew(ctx context.Context, l *live, r Renewer) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	now := time.Now()
+	if err := r.Renew(ctx, now, now.Add(tokenLife)); err != nil {
+		return fmt.Errorf("renew the token: %w", err)
+	}
+	l.expires = now.Add(tokenLife)
+	s.setStatus(func(st *Status) { st.TokenExpires = l.expires })
+	s.log.Debug("token renewed", "until", l.expires)
+	return nil
+}
+
+// Publish sends m and returns when the hub has acknowledged it. Without a connection it fails at once with ErrOffline;
+// when the connection ends before the acknowledgement too, and then nobody knows whether the hub has the message. Up to
+// MaxInFlight calls are under way at once; more wait for their turn.
+func (s *Session) Publish(ctx context.Context, m Message) error {
+	size, err := m.check()
+	if err != nil {
+		return err
+	}
+	l := s.live.Load()
+	if l == nil {
+		return ErrOffline
+	}
+	return l.publish(ctx, m, size)
+}
+
+// Twin asks the hub for the whole twin. Its errors are those of Report.
+func (s *Session) Twin(ctx context.Context) (Twin, error) {
+	return request(ctx, s, "get the twin", func(ctx context.Context, w Wire) (Twin, error) { return w.Twin(ctx) })
+}
+
+// Report merges patch, a JSON object in which null deletes, into the reported properties and answers their new version.
+// It fails with ErrOffline, ErrThrottled or ErrRejected, or with another error that may pass.
+func (s *Session) Report(ctx context.Context, patch json.RawMessage) (version int64, err error) {
+	return request(ctx, s, "report properties", func(ctx context.Context, w Wire) (int64, error) { return w.Report(ctx, patch) })
+}
+
+// request does f on the connection. An answer that does not come ends the connection: MQTT 3.1.1 has no other way to
+// find out what the hub has taken.
+func request[T any](ctx context.Context, s *Session, what string, f func(context.Context, Wire) (T, error)) (T, error) {
+	var zero T
+	l := s.live.Load()
+	if l == nil || !l.begin() {
+		return zero, ErrOffline
+	}
+	defer l.end()
+	inner, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	v, err := f(inner, l.wire)
+	switch {
+	case err == nil:
+		l.heard()
+		return v, nil
+	case ctx.Err() != nil:
+		return zero, ctx.Err()
+	case inner.Err() != nil:
+		l.kill(fmt.Errorf("the hub has not answered a request for %v", requestTime))
+		return zero, fmt.Errorf("%s: %w: no answer for %v", what, ErrOffline, requestTime)
+	}
+	return zero, fmt.Errorf("%s: %w", what, l.explain(err))
+}
