@@ -1,0 +1,247 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var known = []string{"bme280", "cctalk", "door"}
+
+const complete = `
+[hub]
+host    = "vending.azure-devices.net"
+address = "127.0.0.1:8883"
+ca_file = "ca.pem"
+mqtt    = "5"
+
+[agent]
+socket    = "run/twinbay.sock"
+run_dir   = "/var/run/twinbay"
+modules   = "../bin/twinbay-modules"
+log_level = "debug"
+
+[device]
+credential = "file:keys/device.cs"
+
+[modules.door]
+use        = "door"
+credential = "file:/etc/twinbay/door.cs"
+wiring     = { switch = "sim:rig.sock#door", beam = "gpio:pinctrl-bcm2711/27" }
+
+[modules.climate]
+use        = "bme280"
+credential = "file:keys/climate.cs"
+[modules.climate.wiring]
+bus     = "i2c:/dev/i2c-1"
+address = 0x76
+[modules.climate.settings]
+interval_ms = 5_000
+offset_c    = -0.50
+limits      = { low = 1, names = ["a", "b"] }
+
+[modules.custom]
+use        = "acme"
+path       = "acme-module"
+credential = "file:keys/custom.cs"
+wiring     = { port = "serial:ttyCOIN", other = "serial:/dev/ttyS0" }
+`
+
+func TestParse(t *testing.T) {
+	c, err := Parse("/etc/twinbay/device.toml", []byte(complete), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Hub{"vending.azure-devices.net", "127.0.0.1:8883", "/etc/twinbay/ca.pem", "5"}); c.Hub != want {
+		t.Errorf("hub %+v, want %+v", c.Hub, want)
+	}
+	if want := (Agent{"/etc/twinbay/run/twinbay.sock", "/etc/bin/twinbay-modules", "/var/run/twinbay", slog.LevelDebug}); c.Agent != want {
+		t.Errorf("agent %+v, want %+v", c.Agent, want)
+	}
+	if c.Device.Credential != "file:/etc/twinbay/keys/device.cs" {
+		t.Errorf("device credential %q", c.Device.Credential)
+	}
+	want := []Module{
+		{"climate", "bme280", "", "file:/etc/twinbay/keys/climate.cs",
+			map[string]any{"bus": "i2c:/dev/i2c-1", "address": json.Number("118")},
+			map[string]any{"interval_ms": json.Number("5000"), "offset_c": json.Number("-0.5"),
+				"limits": map[string]any{"low": json.Number("1"), "names": []any{"a", "b"}}}},
+		{"custom", "acme", "/etc/twinbay/acme-module", "file:/etc/twinbay/keys/custom.cs",
+			map[string]any{"port": "serial:ttyCOIN", "other": "serial:/dev/ttyS0"}, map[string]any{}},
+		{"door", "door", "", "file:/etc/twinbay/door.cs",
+			map[string]any{"switch": "sim:rig.sock#door", "beam": "gpio:pinctrl-bcm2711/27"}, map[string]any{}},
+	}
+	if !reflect.DeepEqual(c.Modules, want) {
+		t.Errorf("modules\n%+v\nwant\n%+v", c.Modules, want)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := Parse("d.toml", []byte("[hub]\nhost='h'\n[device]\ncredential='file:d'"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, _ := os.Executable()
+	if want := (Agent{DefaultSocket, filepath.Join(filepath.Dir(self), "twinbay-modules"), DefaultRunDir, slog.LevelInfo}); c.Agent != want {
+		t.Errorf("agent %+v, want %+v", c.Agent, want)
+	}
+	if c.Hub.MQTT != "3.1.1" || c.Hub.Address != "" || c.Hub.CAFile != "" || len(c.Modules) != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// Each row is a whole file, or the complete one with a line changed, and its first error.
+func TestErrors(t *testing.T) {
+	change := func(old, with string) string {
+		if !strings.Contains(complete, old) {
+			t.Fatalf("the complete file has no %q", old)
+		}
+		return strings.Replace(complete, old, with, 1)
+	}
+	for _, c := range []struct{ name, file, want string }{
+		{"empty file", ``, `device.toml: hub.host: the hub's host name is missing; write host = "NAME.azure-devices.net" under [hub]`},
+		{"syntax", "[hub]\nhost = ", "device.toml:2:"},
+		{"key twice", "[hub]\nhost='a'\nhost='b'", "device.toml:3:"},
+		{"not UTF-8", "[hub]\nhost='\xff'", "device.toml:2:"},
+		{"unknown table", change("[device]", "[devise]"), `device.toml:14:2: devise: unknown key; did you mean "device"?`},
+		{"unknown key", change("credential = \"file:keys/climate.cs\"", "credentail = \"file:keys/climate.cs\""),
+			`modules.climate.credentail: unknown key; did you mean "credential"?`},
+		{"unknown key of hub", change("mqtt ", "zzzzzz = 1\nmqtt "), `device.toml:6:1: hub.zzzzzz: unknown key; known are address, ca_file, host, mqtt`},
+		{"no credential", change("credential = \"file:keys/climate.cs\"\n", ""),
+			`device.toml:22:10: modules.climate: the credential is missing; write credential = "file:PATH"`},
+		{"credential of the device", change("credential = \"file:keys/device.cs\"", ""), "device.toml:14:2: device: the credential is missing"},
+		{"credential in the file", change("file:keys/device.cs", "HostName=h;SharedAccessKey=c2VjcmV0"), "a key stands in the device file"},
+		{"credential by name", change("file:keys/device.cs", "keys/device.cs"), `"keys/device.cs" does not name a file`},
+		{"one identity for two", change("file:keys/custom.cs", "file:./keys/../keys/climate.cs"),
+			"modules.custom.credential: the same identity as modules.climate; give each component a module identity of its own"},
+		{"the device's identity", change("file:keys/custom.cs", "file:keys/device.cs"), "the same identity as device"},
+		{"unknown module", change(`"bme280"`, `"bme820"`), `device.toml:23:1: modules.climate.use: there is no module "bme820"; did you mean "bme280"?`},
+		{"very unknown module", change(`"bme280"`, `"x"`), `there is no module "x"; known are bme280, cctalk, door`},
+		{"no use", change("use        = \"bme280\"\n", ""), `modules.climate: use is missing: which module is it?; write use = "NAME"; known are bme280, cctalk, door`},
+		{"host with scheme", change("vending.azure-devices.net", "https://vending"), `hub.host: "https://vending" is not a host name`},
+		{"host with port", change("vending.azure-devices.net", "vending:8883"), `an address to connect to goes into hub.address`},
+		{"address without port", change("127.0.0.1:8883", "127.0.0.1"), `device.toml:4:1: hub.address: "127.0.0.1" is not an address with a port; write it like "127.0.0.1:8883"`},
+		{"port too large", change(":8883", ":88830"), "is not an address with a port"},
+		{"MQTT as a number", change(`"5"`, `5`), `device.toml:6:1: hub.mqtt: 5 is no MQTT version that is spoken here; write mqtt = "3.1.1" or mqtt = "5", in quotes`},
+		{"MQTT 4", change(`"5"`, `"4"`), "hub.mqtt: 4 is no MQTT version"},
+		{"host as a number", change(`"vending.azure-devices.net"`, `1`), "hub.host: an integer, want a string"},
+		{"table as a string", change("[modules.climate.wiring]\nbus     = \"i2c:/dev/i2c-1\"\naddress = 0x76", "wiring = 'x'"),
+			"modules.climate.wiring: a string, want a table; begin it with [modules.climate.wiring] on a line of its own"},
+		{"table of tables", change("[modules.door]", "[[modules.door]]"), "modules.door: an array, want a table"},
+		{"log level", change(`"debug"`, `"loud"`), `agent.log_level: "loud" is not a log level; write debug, info, warn or error`},
+		{"socket too long", change("run/twinbay.sock", strings.Repeat("x", 120)), "a unix socket's path has at most 107"},
+		{"component's name", change("[modules.door]", "[modules.'the door']"), `modules.the door: "the door" is not a component's name`},
+		{"a date", change("5_000", "2026-01-01"), "modules.climate.settings.interval_ms: a date or time cannot be held by JSON; write it as a string"},
+		{"not a number", change("5_000", "nan"), "modules.climate.settings.interval_ms: NaN cannot be held by JSON"},
+		{"deep inside", change(`["a", "b"]`, `["a", inf]`), "modules.climate.settings.limits.names.1: +Inf cannot be held by JSON"},
+	} {
+		_, err := Parse("device.toml", []byte(c.file), known)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s:\n%v\nwant in it\n%s", c.name, err, c.want)
+			continue
+		}
+		if strings.Contains(err.Error(), "c2VjcmV0") {
+			t.Errorf("%s: the error shows a key: %v", c.name, err)
+		}
+	}
+}
+
+// All that is wrong comes at once, by line.
+func TestAllErrorsAtOnce(t *testing.T) {
+	_, err := Parse("d.toml", []byte(`
+[hub]
+hots = "x"
+mqtt = 3
+
+[modules.a]
+use = "bme280"
+setings = {}
+`), known)
+	all, ok := errors.AsType[Errors](err)
+	if !ok {
+		t.Fatalf("%T %v, want Errors", err, err)
+	}
+	var lines []int
+	for _, e := range all {
+		lines = append(lines, e.Line)
+	}
+	// The missing device stands nowhere; the missing host points to [hub], the missing credential to [modules.a].
+	if want := []int{0, 2, 3, 4, 6, 8}; !reflect.DeepEqual(lines, want) {
+		t.Errorf("lines %v, want %v\n%v", lines, want, err)
+	}
+	if _, ok := errors.AsType[*Error](err); !ok {
+		t.Error("errors.As finds none of them")
+	}
+}
+
+func TestLine(t *testing.T) {
+	c, err := Parse("device.toml", []byte(complete), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]int{
+		"hub": 2, "hub.mqtt": 6, "modules.climate.wiring.bus": 26, "modules.climate.wiring.none": 25,
+		"modules.climate.settings.limits.low": 31, "modules.climate.settings.limits.names.1": 31,
+		"modules.door.wiring.beam": 20, "modules.nobody": 17, "nothing": 0,
+	} {
+		if got := c.Line(key); got != want {
+			t.Errorf("Line(%s) = %d, want %d", key, got, want)
+		}
+	}
+	e := c.Error([]string{"modules", "climate", "wiring", "address"}, "300 was asked", "look at the sensor's SDO pin")
+	if want := "device.toml:27:1: modules.climate.wiring.address: 300 was asked; look at the sensor's SDO pin"; e.Error() != want {
+		t.Errorf("%q, want %q", e.Error(), want)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "device.toml")
+	if err := os.WriteFile(path, []byte(complete), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path, known)
+	if err != nil || c.File != path || c.Hub.CAFile != filepath.Join(dir, "ca.pem") {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for _, bad := range []string{filepath.Join(dir, "none.toml"), dir} {
+		if _, err := Load(bad, known); err == nil || !strings.Contains(err.Error(), "--config") {
+			t.Errorf("Load(%s): %v, want the next step", bad, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(complete)
+	f.Add("[[modules.a]]\nx=[{y=1},{y=2}]")
+	f.Add("modules = 5\nhub.host = 1\na.'b.c'.\"\\u0000\" = {}")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Parse("d.toml", []byte(text), known)
+		if err != nil {
+			all, ok := errors.AsType[Errors](err)
+			if !ok || len(all) == 0 {
+				t.Fatalf("%T %v, want Errors", err, err)
+			}
+			lines := strings.Count(text, "\n") + 1
+			for _, e := range all {
+				if e.Line < 0 || e.Line > lines || e.Text == "" {
+					t.Fatalf("line %d of %d: %v", e.Line, lines, e)
+				}
+			}
+			return
+		}
+		for _, m := range c.Modules {
+			if _, err := json.Marshal(m); err != nil {
+				t.Fatalf("module %s is no JSON: %v", m.Name, err)
+			}
+			if c.Line("modules", m.Name) == 0 {
+				t.Fatalf("module %s has no line", m.Name)
+			}
+		}
+	})
+}
