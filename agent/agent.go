@@ -1,0 +1,255 @@
+// Package agent is Twinbay's agent: it gives each component of a device a module identity of its own at the hub.
+//
+// Each component has a bay: one goroutine that owns the component's state, with the module's process, the identity's
+// session, its twin and its outbox around it. Bays run beside each other and know nothing of each other: what goes wrong
+// in one is shown in its status, and a panic in one bay restarts that bay alone. See docs/design/architecture.md.
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/twinbay/twinbay/agent/config"
+	"github.com/twinbay/twinbay/agent/host"
+	"github.com/twinbay/twinbay/agent/identity"
+	"github.com/twinbay/twinbay/agent/iothub"
+	"github.com/twinbay/twinbay/agent/iothub/mqtt3"
+	"github.com/twinbay/twinbay/agent/iothub/mqtt5"
+	"github.com/twinbay/twinbay/agent/local"
+)
+
+// Config is what an agent is made of.
+type Config struct {
+	File    *config.Config // the device file
+	Version string         // of the agent, as status and the device's twin show it
+	Log     *slog.Logger   // nil discards
+	Logs    *local.Logs    // the ring behind Log, for `twinbay logs`; nil means that there is none
+
+	// Dial makes the connection of one identity; nil means TCP with TLS by the device file.
+	Dial func(id identity.ID) iothub.Dial
+	// Start starts a component's module; nil means a process of its own.
+	Start func(ctx context.Context, m config.Module) (host.Instance, error)
+}
+
+// Agent is one device. It is also what the technician's API shows: see [local.Agent].
+type Agent struct {
+	file    *config.Config
+	version string
+	log     *slog.Logger
+	logs    *local.Logs
+	dial    func(identity.ID) iothub.Dial
+	start   func(context.Context, config.Module) (host.Instance, error)
+	began   time.Time
+
+	host   *host.Host // nil unless modules are processes
+	places []*place   // in the device file's order
+	device *device
+
+	mu     sync.Mutex
+	owners map[identity.ID]string // whose session an identity is
+
+	probe func(component, at string) // where a test makes something go wrong
+}
+
+var _ local.Agent = (*Agent)(nil)
+
+// New puts an agent together. It does nothing until Run.
+func New(c Config) (*Agent, error) {
+	if c.File == nil {
+		return nil, errors.New("agent: no device file")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Agent{
+		file: c.File, version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, start: c.Start,
+		began: time.Now(), owners: map[identity.ID]string{}, probe: func(string, string) {},
+	}
+	if _, err := a.wire(); err != nil {
+		return nil, err
+	}
+	for _, m := range c.File.Modules {
+		a.places = append(a.places, newPlace(a, m))
+	}
+	a.device = &device{agent: a, log: a.log, shown: newView()}
+	return a, nil
+}
+
+// wire is the MQTT version of the device file.
+func (a *Agent) wire() (iothub.Open, error) {
+	switch a.file.Hub.MQTT {
+	case "3.1.1":
+		return mqtt3.Open, nil
+	case "5":
+		return mqtt5.Open, nil
+	}
+	return nil, a.file.Error([]string{"hub", "mqtt"}, fmt.Sprintf("MQTT %q is not known", a.file.Hub.MQTT), `write "3.1.1" or "5"`)
+}
+
+// Run runs the device until ctx ends, and then returns, within two seconds, when nothing is left running: the modules are
+// asked to stop and what they still say is sent. It fails at once when another agent runs this device already.
+func (a *Agent) Run(ctx context.Context) error {
+	if a.start == nil {
+		h, err := host.Open(a.file.Agent.RunDir)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		a.host = h
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	api := make(chan error, 1)
+	if a.file.Agent.Socket != "" {
+		l, err := local.Listen(a.file.Agent.Socket, a.log)
+		if err != nil {
+			return err
+		}
+		wg.Go(func() { api <- local.Serve(ctx, l, a) })
+	}
+	a.claimInOrder()
+	a.log.Info("the agent starts", "version", a.version, "components", len(a.places), "hub", a.file.Hub.Host)
+	wg.Go(func() { a.device.run(ctx) })
+	for _, p := range a.places {
+		wg.Go(func() { p.run(ctx) })
+	}
+	select {
+	case <-ctx.Done():
+	case err := <-api:
+		// The components are what the device is for: they run on without their technician.
+		a.log.Error("the technician's socket is closed", "error", err)
+		<-ctx.Done()
+	}
+	a.log.Info("the agent stops")
+	return nil
+}
+
+// open makes the session of one identity. Its errors are for the person who can mend what they name.
+func (a *Agent) open(owner string, key []string, ref string, log *slog.Logger, shown *view) (*iothub.Session, error) {
+	cred, err := identity.Load(ref)
+	if err != nil {
+		return nil, a.file.Error(key, err.Error(), "")
+	}
+	shown.set(func(v *view) { v.id = cred.ID })
+	switch {
+	case cred.Host != a.file.Hub.Host:
+		return nil, a.file.Error(key, fmt.Sprintf("the credential is for hub %s, hub.host is %s", cred.Host, a.file.Hub.Host), "the two have to agree")
+	case owner != "" && cred.ID.Module == "":
+		return nil, a.file.Error(key, fmt.Sprintf("the credential of device %s, not of a module", cred.ID), "give the component a module identity of its own")
+	case owner == "" && cred.ID.Module != "":
+		return nil, a.file.Error(key, fmt.Sprintf("the credential of module %s, not of the device", cred.ID), "name the device's own credential")
+	}
+	if other, ok := a.claim(cred.ID, owner); !ok {
+		return nil, a.file.Error(key, fmt.Sprintf("%s is the identity of component %s already", cred.ID, other), "give each component a module identity of its own")
+	}
+	var ca []byte
+	if file := a.file.Hub.CAFile; file != "" {
+		if ca, err = os.ReadFile(file); err != nil {
+			return nil, a.file.Error([]string{"hub", "ca_file"}, err.Error(), "name the hub's CA, or leave the key out for Azure")
+		}
+	}
+	wire, err := a.wire()
+	if err != nil {
+		return nil, err
+	}
+	c := iothub.Config{Host: a.file.Hub.Host, Address: a.file.Hub.Address, CA: ca, Credential: cred, Wire: wire, Log: log}
+	if a.dial != nil {
+		c.Dial = a.dial(cred.ID)
+	}
+	return iothub.New(c), nil
+}
+
+// claim gives an identity to one component: two with the same one would throw each other off the hub for ever.
+func (a *Agent) claim(id identity.ID, owner string) (other string, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for known, who := range a.owners {
+		if who == owner {
+			delete(a.owners, known)
+		}
+	}
+	if other, taken := a.owners[id]; taken {
+		return other, false
+	}
+	a.owners[id] = owner
+	return "", true
+}
+
+// claimInOrder settles which of two components with the same credential gets the identity: the first by name, at every
+// start. What cannot be read yet is complained of, and claimed, when its session is opened.
+func (a *Agent) claimInOrder() {
+	for _, p := range a.places {
+		if cred, err := identity.Load(p.cfg.Credential); err == nil {
+			a.claim(cred.ID, p.cfg.Name)
+		}
+	}
+}
+
+// Status implements [local.Agent].
+func (a *Agent) Status() local.Status {
+	own := a.device.shown.component()
+	a.device.shown.mu.Lock()
+	id := a.device.shown.id.Device
+	a.device.shown.mu.Unlock()
+	s := local.Status{
+		Version: a.version, Device: id, Host: a.file.Hub.Host, Address: a.file.Hub.Address, Protocol: "mqtt " + a.file.Hub.MQTT,
+		Started: a.began, Session: own.Link, Versions: own.Versions, Components: []local.Component{},
+	}
+	for _, p := range a.places {
+		c := p.shown.component()
+		c.Name, c.Module, c.Queue = p.cfg.Name, p.cfg.Use, local.QueueOf(p.box.Stats())
+		s.Components = append(s.Components, c)
+	}
+	return s
+}
+
+func (a *Agent) place(name string) (*place, error) {
+	for _, p := range a.places {
+		if p.cfg.Name == name {
+			return p, nil
+		}
+	}
+	return nil, local.ErrNoComponent
+}
+
+// Twin implements [local.Agent].
+func (a *Agent) Twin(_ context.Context, component string) (local.TwinView, error) {
+	p, err := a.place(component)
+	if err != nil {
+		return local.TwinView{}, err
+	}
+	t := p.shown.twin()
+	t.Component = component
+	return t, nil
+}
+
+// Invoke implements [local.Agent]. It needs no hub.
+func (a *Agent) Invoke(ctx context.Context, component, method string, payload json.RawMessage) (int, json.RawMessage, error) {
+	p, err := a.place(component)
+	if err != nil {
+		return 0, nil, err
+	}
+	r, err := p.invoke(ctx, method, payload)
+	return r.status, r.payload, err
+}
+
+// Logs implements [local.Agent].
+func (a *Agent) Logs(ctx context.Context, q local.LogQuery) (<-chan local.LogLine, error) {
+	if _, err := a.place(q.Component); err != nil && q.Component != "" {
+		return nil, err
+	}
+	if a.logs == nil {
+		none := make(chan local.LogLine)
+		close(none)
+		return none, nil
+	}
+	return a.logs.Query(ctx, q), nil
+}

@@ -1,0 +1,268 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/twinbay/twinbay/agent/config"
+	"github.com/twinbay/twinbay/agent/host"
+	"github.com/twinbay/twinbay/agent/local"
+	"github.com/twinbay/twinbay/agent/outbox"
+	"github.com/twinbay/twinbay/agent/twin"
+	"github.com/twinbay/twinbay/modules/modkit"
+)
+
+// Budgets of a bay.
+const (
+	applyBudget = 10 * time.Second
+	flushBudget = 200 * time.Millisecond // for what is in the outbox when the agent ends
+	// maxMessage leaves room for the system properties that the session adds to a message of at most 256 KiB.
+	maxMessage = outbox.MaxMessage - 512
+)
+
+// bay is one life of one component: its module's process, its session and its twin. Only its loop's goroutine touches
+// it.
+type bay struct {
+	name  string
+	cfg   config.Module
+	file  *config.Config
+	log   *slog.Logger
+	loop  *loop
+	shown *view
+	memo  *memory
+	box   outbox.Box
+	hub   *contact
+	send  *sender
+	super *host.Supervisor
+	probe func(component, at string)
+
+	// The module, as it is now.
+	described   bool
+	description modkit.Description
+	schema      *twin.Schema
+	remote      *modkit.Remote
+	running     *modkit.Running // nil while there is none
+	kill        func(reason string)
+	asked       *composed // what the module was last given, and has not yet answered
+	dirty       bool      // desired properties have changed since
+	invoking    int       // direct methods under way
+	lastExit    string
+
+	// What is reported.
+	acks  map[string]twin.Ack
+	extra map[string]any // the module's own reported properties
+}
+
+// composed is one whole settings document on its way to the module.
+type composed struct {
+	effective map[string]any
+	acks      map[string]twin.Ack
+	since     map[string]int64 // per setting the version to acknowledge
+	version   int64
+}
+
+// run is the bay's life: until stop ends, when it answers nil, or something panics.
+func (b *bay) run(stop context.Context) (err error) {
+	defer b.loop.close()
+	defer func() {
+		if v := recover(); v != nil {
+			err = newCrash(v)
+		}
+	}()
+	modules, stopModules := context.WithCancel(b.loop.ctx)
+	defer stopModules()
+	b.box.Returned() // what an earlier life had under way
+	b.loop.away(func(context.Context) func() { b.super.Run(modules); return nil })
+	b.hub.start()
+
+	asked, events := stop.Done(), b.super.Events()
+	var flushed <-chan time.Time
+	for {
+		select {
+		case <-asked:
+			asked = nil
+			stopModules()
+		case e, ok := <-events:
+			if ok {
+				b.onModule(e)
+				continue
+			}
+			events = nil
+			b.stopped()
+			if !b.hub.connected {
+				return nil
+			}
+			timer := time.NewTimer(flushBudget)
+			defer timer.Stop()
+			flushed = timer.C
+			b.send.idle = b.loop.end
+			b.send.send()
+		case f := <-b.loop.calls:
+			f()
+		case <-b.box.More():
+			b.send.send()
+		case c := <-b.loop.crash:
+			return c
+		case <-flushed:
+			return nil
+		case <-b.loop.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// onModule takes one event of the module's process.
+func (b *bay) onModule(e host.Event) {
+	switch e := e.(type) {
+	case host.Ready:
+		start, err := b.prepare(e.Description)
+		e.Answer(start, err)
+	case host.Started:
+		b.onStarted(e)
+	case host.Said:
+		b.onSaid(e)
+	case host.Ended:
+		b.onEnded(e)
+	}
+}
+
+func (b *bay) onStarted(e host.Started) {
+	b.remote, b.running, b.kill = e.Remote, e.Running, e.Kill
+	b.lastExit = ""
+	b.log.Info("the module runs", "pid", e.PID, "use", b.description.Name, "version", b.description.Version)
+	b.shown.set(func(v *view) {
+		v.module, v.fault = local.Health{State: local.OK}, ""
+		if v.process.State != local.Starting {
+			v.process.Restarts++
+		}
+	})
+	b.shown.processIs(local.Running, e.PID)
+	b.settled(e.Running.Applied, nil)
+}
+
+func (b *bay) onEnded(e host.Ended) {
+	b.remote, b.running, b.kill, b.asked = nil, nil, nil, nil
+	state := local.Waiting
+	if !e.Ran {
+		state = local.Failed
+	}
+	b.shown.processIs(state, 0)
+	b.shown.set(func(v *view) { v.process.LastExit = e.Exit.Reason })
+	level := slog.LevelWarn
+	if e.Exit.Reason == b.lastExit && !e.Ran {
+		level = slog.LevelDebug // said before
+	}
+	b.lastExit = e.Exit.Reason
+	attrs := []any{"reason", e.Exit.Reason, "retry_in", time.Until(e.Retry).Round(time.Millisecond)}
+	if strings.Contains(e.Exit.Stack, "goroutine ") {
+		attrs = append(attrs, "stack", e.Exit.Stack)
+	}
+	what := "the module has ended"
+	if !e.Ran {
+		what = "the module cannot be started"
+	}
+	b.log.Log(context.Background(), level, what, attrs...)
+}
+
+// stopped is the module's end at the agent's.
+func (b *bay) stopped() {
+	b.remote, b.running, b.kill = nil, nil, nil
+	b.shown.processIs(local.Stopped, 0)
+}
+
+func (b *bay) onSaid(e host.Said) {
+	b.probe(b.name, "said")
+	switch up := e.Up.(type) {
+	case modkit.Sent:
+		b.onSent(e.Running, up)
+	case modkit.Health:
+		b.onHealth(up)
+	case modkit.Reported:
+		b.onReported(up)
+	}
+}
+
+// onSent takes a message over. Whoever is told "accepted" may forget it.
+func (b *bay) onSent(from *modkit.Running, s modkit.Sent) {
+	m := s.Message
+	err := checkMessage(m)
+	if err == nil {
+		_, err = b.box.Append(outbox.Record{Body: m.Body, Properties: m.Properties, High: m.Priority == modkit.High, TTL: m.TTL, At: m.At, State: m.State})
+	}
+	if err != nil {
+		b.log.Warn("a message of the module is refused", "error", err)
+		err = from.Refuse(s.Seq, err.Error())
+	} else {
+		at := m.At
+		if at.IsZero() {
+			at = time.Now()
+		}
+		b.shown.set(func(v *view) { v.last = local.Reading{At: at, Body: m.Body} })
+		err = from.Accept(s.Seq)
+	}
+	if err != nil && !errors.Is(err, modkit.ErrEnded) {
+		b.log.Debug("the module could not be told what became of its message", "error", err)
+	}
+}
+
+// checkMessage refuses what no hub would take.
+func checkMessage(m modkit.Message) error {
+	size := len(m.Body)
+	for name, value := range m.Properties {
+		switch {
+		case name == "":
+			return errors.New("a property without a name")
+		case strings.HasPrefix(name, "$"):
+			return fmt.Errorf("property %.100q: names with $ belong to the hub", name)
+		case !utf8.ValidString(name) || !utf8.ValidString(value) || strings.ContainsRune(name+value, 0):
+			return fmt.Errorf("property %.100q is not text in UTF-8", name)
+		}
+		size += len(name) + len(value)
+	}
+	switch {
+	case size > maxMessage:
+		return fmt.Errorf("a message of %d bytes, %d are allowed", size, maxMessage)
+	case !json.Valid(m.Body) || !utf8.Valid(m.Body):
+		return errors.New("the body is not JSON in UTF-8")
+	case len(m.State) > modkit.MaxState:
+		return fmt.Errorf("a state of %d bytes, %d are allowed", len(m.State), modkit.MaxState)
+	}
+	return nil
+}
+
+// onHealth shows the module's condition, and logs each change.
+func (b *bay) onHealth(h modkit.Health) {
+	now := local.Health{State: local.OK, Detail: clip(h.Detail, 500)}
+	level := slog.LevelInfo
+	switch h.State {
+	case modkit.Degraded:
+		now.State, level = local.Degraded, slog.LevelWarn
+	case modkit.Faulted:
+		now.State, level = local.Faulted, slog.LevelError
+	}
+	var before local.Health
+	b.shown.set(func(v *view) { before, v.module = v.module, now })
+	if before != now {
+		b.log.Log(context.Background(), level, "health: "+now.State, "detail", now.Detail)
+	}
+}
+
+// onHub answers to the connection's coming and going.
+func (b *bay) onHub() {
+	if b.hub.connected {
+		b.send.resume()
+	}
+}
+
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}

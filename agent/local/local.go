@@ -1,0 +1,167 @@
+// Package local is the technician's API of an agent: HTTP with JSON on a unix socket that only its owner can open. It
+// has the server, the client, and the ring of log lines that `twinbay logs` reads.
+//
+//	GET  /v1/status
+//	GET  /v1/components/{component}/twin
+//	POST /v1/components/{component}/methods/{method}   the payload as body, or none
+//	GET  /v1/logs?component=&lines=&follow=1           one JSON object a line
+//
+// A failed request answers {"error": "…", "code": "…"}. The socket's protection is its folder (mode 0700), its own mode
+// 0600, and the peer's user id as the kernel tells it (unix(7), SO_PEERCRED).
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/twinbay/twinbay/agent/outbox"
+)
+
+// Errors that an Agent answers and that come out of the Client again, for errors.Is.
+var (
+	ErrNoComponent = errors.New("no such component")             // 404
+	ErrNotRunning  = errors.New("the module is not running now") // 503
+	ErrTimeout     = errors.New("no answer in time")             // 504
+)
+
+// Agent is what the API shows and does. Its methods are called from several goroutines at once.
+type Agent interface {
+	Status() Status
+	// Twin answers what is known of a component's twin, without asking the hub.
+	Twin(ctx context.Context, component string) (TwinView, error)
+	// Invoke calls a component's direct method as the hub would. payload is JSON or empty.
+	Invoke(ctx context.Context, component, method string, payload json.RawMessage) (status int, answer json.RawMessage, err error)
+	// Logs answers the last lines, and with q.Follow the coming ones until ctx ends; then it closes the channel.
+	Logs(ctx context.Context, q LogQuery) (<-chan LogLine, error)
+}
+
+// Status is the whole device at one moment.
+type Status struct {
+	Version    string      `json:"version"`               // of the agent
+	Device     string      `json:"device"`                // the device's id
+	Host       string      `json:"hub_host"`              // the hub's host name
+	Address    string      `json:"hub_address,omitempty"` // where it connects instead of to the host
+	Protocol   string      `json:"protocol"`              // "mqtt 3.1.1" or "mqtt 5"
+	Started    time.Time   `json:"started"`
+	Session    Link        `json:"session"` // the device's own connection
+	Versions   Versions    `json:"twin"`    // of the device's own twin
+	Components []Component `json:"components"`
+}
+
+// Component is one component's place on the device.
+type Component struct {
+	Name     string   `json:"name"`      // as in the device file
+	ModuleID string   `json:"module_id"` // as in the hub's registry
+	Module   string   `json:"module"`    // which module it runs: "bme280"
+	Process  Process  `json:"process"`
+	Link     Link     `json:"hub"`
+	Versions Versions `json:"twin"`
+	Last     Reading  `json:"last_reading"`
+	Queue    Queue    `json:"queue"`
+	Health   Health   `json:"health"`
+}
+
+// States of a Process.
+const (
+	Starting = "starting"
+	Running  = "running"
+	Waiting  = "waiting" // ended, and waiting to be started again
+	Hung     = "hung"    // does not answer, or a call on a wire is long overdue
+	Stopped  = "stopped" // for good: the agent is ending
+	Failed   = "failed"  // cannot run until somebody changes something; LastExit says what
+)
+
+// Process is a module's process.
+type Process struct {
+	PID      int       `json:"pid,omitempty"` // 0 when there is none
+	State    string    `json:"state"`
+	Since    time.Time `json:"since"`
+	Restarts int       `json:"restarts"`
+	LastExit string    `json:"last_exit,omitempty"` // why the last process ended
+}
+
+// Link is one identity's connection to the hub.
+type Link struct {
+	Connected    bool      `json:"connected"`
+	Since        time.Time `json:"since"`                // of Connected being as it is
+	LastError    string    `json:"last_error,omitempty"` // why the last connection or try ended
+	Retry        time.Time `json:"retry,omitzero"`       // the next try, while not connected
+	Reconnects   int       `json:"reconnects"`
+	TokenExpires time.Time `json:"token_expires,omitzero"`
+}
+
+// Versions are the twin's.
+type Versions struct {
+	Desired  int64 `json:"desired_version"`  // applied; 0 before the first twin
+	Reported int64 `json:"reported_version"` // acknowledged by the hub
+}
+
+// Reading is the last message that a module handed over.
+type Reading struct {
+	At   time.Time       `json:"at,omitzero"`
+	Body json.RawMessage `json:"body,omitempty"`
+}
+
+// Queue is a component's outbox.
+type Queue struct {
+	Queued   int               `json:"queued"`
+	InFlight int               `json:"in_flight"`
+	Bytes    int               `json:"bytes"`
+	Oldest   time.Time         `json:"oldest,omitzero"`
+	Accepted uint64            `json:"accepted"`
+	Acked    uint64            `json:"acked"`
+	Dropped  map[string]uint64 `json:"dropped,omitempty"` // by reason: full, expired, set-aside
+}
+
+// QueueOf is an outbox's Stats for people.
+func QueueOf(s outbox.Stats) Queue { return Queue(s) }
+
+// States of Health.
+const (
+	OK       = "ok"
+	Degraded = "degraded"
+	Faulted  = "faulted"
+)
+
+// Health is a component's condition as its module tells it.
+type Health struct {
+	State  string `json:"state"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// TwinView is a component's twin as the agent knows it.
+type TwinView struct {
+	Component       string          `json:"component"`
+	ModuleID        string          `json:"module_id"`
+	Desired         json.RawMessage `json:"desired"` // JSON objects
+	DesiredVersion  int64           `json:"desired_version"`
+	Reported        json.RawMessage `json:"reported"` // what the hub should have
+	ReportedVersion int64           `json:"reported_version"`
+	Settings        json.RawMessage `json:"settings"` // in force
+	Synced          bool            `json:"synced"`   // the hub has acknowledged Reported
+}
+
+// MethodResult is a direct method's answer.
+type MethodResult struct {
+	Status  int             `json:"status"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+}
+
+// LogQuery says which lines are wanted.
+type LogQuery struct {
+	Component string // "" means all, and the agent itself
+	Lines     int    // the last so many per component; 0 means what the ring holds, negative means none
+	Follow    bool
+}
+
+// LogLine is one line of the log.
+type LogLine struct {
+	Seq       uint64            `json:"seq"` // counts all lines of this agent; a gap means that the ring was faster than its reader
+	At        time.Time         `json:"at"`
+	Level     string            `json:"level"`
+	Component string            `json:"component,omitempty"` // "" is the agent itself
+	Text      string            `json:"text"`
+	Attrs     map[string]string `json:"attrs,omitempty"`
+}

@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twinbay/twinbay/agent/config"
+	"github.com/twinbay/twinbay/agent/host"
+	"github.com/twinbay/twinbay/agent/iothub"
+	"github.com/twinbay/twinbay/agent/local"
+	"github.com/twinbay/twinbay/agent/outbox"
+)
+
+// place is one component for as long as the agent runs: what outlives the panics of its bay.
+type place struct {
+	agent *Agent
+	cfg   config.Module
+	log   *slog.Logger
+	shown *view
+	memo  memory
+	box   outbox.Box
+
+	mu  sync.Mutex
+	bay *bay // the life that runs; nil when none does
+}
+
+func newPlace(a *Agent, m config.Module) *place {
+	return &place{
+		agent: a,
+		cfg:   m,
+		log:   a.log.With(local.ComponentKey, m.Name),
+		shown: newView(),
+		box:   outbox.NewMemory(outbox.MemoryConfig{}),
+	}
+}
+
+// run keeps a bay alive until ctx ends.
+func (p *place) run(ctx context.Context) {
+	keep(ctx, p.log, p.shown, func(ctx context.Context) error {
+		b := p.newBay(ctx)
+		p.setBay(b)
+		defer p.setBay(nil)
+		return b.run(ctx)
+	})
+	p.box.Close()
+}
+
+// keep runs one life after the other until ctx ends. Only a panic ends a life before; the next one begins after a
+// back-off, and nobody else notices.
+func keep(ctx context.Context, log *slog.Logger, shown *view, life func(context.Context) error) {
+	var backoff host.Backoff
+	for {
+		began := time.Now()
+		err := life(ctx)
+		if err == nil {
+			return // ctx has ended
+		}
+		delay := backoff.After(time.Since(began))
+		text := "a fault of the agent's own ended this component, and it starts again; please report it"
+		attrs := []any{"error", err, "retry_in", delay.Round(time.Millisecond)}
+		if c, ok := errors.AsType[*crash](err); ok {
+			attrs = append(attrs, "stack", string(c.stack))
+			text += ": " + c.Error()
+		}
+		log.Error("a fault of the agent's own ended this component", attrs...)
+		shown.processIs(local.Waiting, 0)
+		shown.set(func(v *view) { v.fault, v.process.LastExit = text, text })
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(delay):
+		}
+	}
+}
+
+// newBay puts a life together. It starts nothing.
+func (p *place) newBay(ctx context.Context) *bay {
+	b := &bay{
+		name: p.cfg.Name, cfg: p.cfg, file: p.agent.file, log: p.log,
+		loop:  newLoop(context.WithoutCancel(ctx)), // it ends when the module and the session have been put down
+		shown: p.shown, memo: &p.memo, box: p.box, probe: p.agent.probe,
+	}
+	b.super = host.NewSupervisor(p.start, p.log)
+	b.hub = &contact{
+		loop: b.loop, log: p.log, memo: &p.memo, shown: p.shown,
+		open: func() (*iothub.Session, error) {
+			return p.agent.open(p.cfg.Name, b.key("credential"), p.cfg.Credential, p.log, p.shown)
+		},
+		changed: b.onDesired, method: b.onMethod, moved: b.onHub,
+	}
+	b.send = &sender{loop: b.loop, box: p.box, hub: b.hub, note: b.hub.complain}
+	return b
+}
+
+// start starts the module's process.
+func (p *place) start(ctx context.Context) (host.Instance, error) {
+	if p.agent.start != nil {
+		return p.agent.start(ctx, p.cfg)
+	}
+	spec := host.Spec{Name: p.cfg.Name, Program: p.agent.file.Agent.Modules, Args: []string{p.cfg.Use}, Log: p.log}
+	if p.cfg.Path != "" {
+		spec.Program, spec.Args = p.cfg.Path, nil
+	}
+	process, err := p.agent.host.Start(ctx, spec)
+	if err != nil {
+		return nil, err // and no interface around a nil *Process
+	}
+	return process, nil
+}
+
+func (p *place) setBay(b *bay) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bay = b
+}
+
+// invoke calls a direct method for the technician.
+func (p *place) invoke(ctx context.Context, method string, payload []byte) (reply, error) {
+	p.mu.Lock()
+	b := p.bay
+	p.mu.Unlock()
+	answers := make(chan reply, 1)
+	if b == nil || !b.loop.call(ctx, func() { b.invoke(method, payload, func(r reply) { answers <- r }) }) {
+		if ctx.Err() != nil {
+			return reply{}, ctx.Err()
+		}
+		return reply{}, local.ErrNotRunning
+	}
+	select {
+	case r := <-answers:
+		return r, r.err
+	case <-ctx.Done():
+		return reply{}, ctx.Err()
+	}
+}

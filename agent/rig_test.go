@@ -1,0 +1,456 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/twinbay/twinbay/agent/config"
+	"github.com/twinbay/twinbay/agent/host"
+	"github.com/twinbay/twinbay/agent/identity"
+	"github.com/twinbay/twinbay/agent/iothub"
+	"github.com/twinbay/twinbay/agent/local"
+	"github.com/twinbay/twinbay/hal"
+	"github.com/twinbay/twinbay/modules/modkit"
+	"github.com/twinbay/twinbay/simulator/hub"
+	"github.com/twinbay/twinbay/simulator/hubtest"
+)
+
+// TestMain lets the test binary be the program of modules.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Getenv(modkit.Handshake.MagicCookieKey) != "" {
+		modkit.Serve(&counter{machine: newMachine()}, map[string]hal.Driver{})
+	}
+	os.Exit(m.Run())
+}
+
+// machine is the hardware of a test: it counts coins, whoever reads it, and remembers what modules did to it.
+type machine struct {
+	mu      sync.Mutex
+	coins   int           // ever inserted
+	changed chan struct{} // closed and replaced at each coin
+	applied []modkit.Settings
+	starts  []string // the state that each Run began with
+	report  map[string]any
+	refuse  string        // a reason to refuse the setting "mode"
+	hold    chan struct{} // the method "hold" answers when it is closed
+	stuck   bool          // the serial line never finishes a write
+}
+
+func newMachine() *machine {
+	return &machine{changed: make(chan struct{}), hold: make(chan struct{})}
+}
+
+func (m *machine) insert(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.coins += n
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+func (m *machine) read() (int, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.coins, m.changed
+}
+
+// lastApplied is the settings document that the module was given last, and how many there were.
+func (m *machine) lastApplied() (string, int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.applied) == 0 {
+		return "", 0
+	}
+	return string(m.applied[len(m.applied)-1].Doc), len(m.applied)
+}
+
+// counter is a module that reports each coin of its machine once: its state is the number reported.
+type counter struct{ machine *machine }
+
+func (c *counter) Describe() modkit.Description {
+	return modkit.Description{
+		Name: "counter", Version: "1.0.0",
+		Settings: json.RawMessage(`{"type":"object","properties":{
+			"interval_ms":{"type":"integer","minimum":1,"maximum":10000,"default":100},
+			"mode":{"type":"string","default":"normal"}}}`),
+		Wiring:  json.RawMessage(`{"type":"object","properties":{"port":{"type":"string"},"address":{"type":"integer","default":2}},"required":["port"]}`),
+		Methods: []modkit.Method{{Name: "echo"}, {Name: "hold"}, {Name: "slow", Deadline: 2 * time.Second}, {Name: "big"}, {Name: "fault"}},
+		Wires:   []modkit.Wire{{Name: "port", Kind: modkit.Serial}},
+	}
+}
+
+func (c *counter) Apply(_ context.Context, s modkit.Settings) (modkit.Applied, error) {
+	c.machine.mu.Lock()
+	defer c.machine.mu.Unlock()
+	c.machine.applied = append(c.machine.applied, s)
+	if c.machine.refuse != "" && strings.Contains(string(s.Doc), `"mode":"bad"`) {
+		return modkit.Applied{"mode": {Value: json.RawMessage(`"normal"`), Refused: true, Reason: c.machine.refuse}}, nil
+	}
+	return nil, nil
+}
+
+func (c *counter) Invoke(ctx context.Context, method string, payload json.RawMessage) (modkit.Answer, error) {
+	switch method {
+	case "echo":
+		return modkit.Answer{Status: 200, Payload: payload}, nil
+	case "hold":
+		select {
+		case <-c.machine.hold:
+			return modkit.Answer{Status: 200}, nil
+		case <-ctx.Done():
+			return modkit.Answer{}, ctx.Err()
+		}
+	case "slow":
+		<-ctx.Done()
+		return modkit.Answer{}, ctx.Err()
+	case "big":
+		return modkit.Answer{Status: 200, Payload: json.RawMessage(`"` + strings.Repeat("x", 200<<10) + `"`)}, nil
+	case "fault":
+		return modkit.Answer{}, errors.New("the motor is stuck")
+	}
+	return modkit.Answer{}, modkit.ErrNoMethod
+}
+
+func (c *counter) Run(ctx context.Context, bay *modkit.Bay) error {
+	c.machine.mu.Lock()
+	c.machine.starts = append(c.machine.starts, string(bay.State))
+	report, stuck := c.machine.report, c.machine.stuck
+	c.machine.stuck = false
+	c.machine.mu.Unlock()
+	if stuck {
+		if err := write(ctx, bay); err != nil {
+			return err
+		}
+	}
+	if report != nil {
+		bay.Report(report)
+	}
+	done := 0
+	fmt.Sscan(string(bay.State), &done)
+	for {
+		coins, changed := c.machine.read()
+		for done < coins {
+			m := modkit.Message{Body: fmt.Appendf(nil, `{"coin":%d}`, done+1), State: fmt.Append(nil, done+1)}
+			ticket, err := bay.Send(m)
+			if err != nil {
+				return err
+			}
+			done++
+			select {
+			case <-ticket.Done():
+				if err := ticket.Err(); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// write writes one byte to the module's serial line.
+func write(ctx context.Context, bay *modkit.Bay) error {
+	line, err := bay.Wires.Serial(ctx, "stuck:line", hal.SerialMode{})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return line.Write(ctx, []byte{1})
+}
+
+// stuckDriver has serial lines whose writes never end, whatever their context says.
+type stuckDriver struct {
+	hal.Driver
+	end <-chan struct{} // of the test
+}
+
+func (d stuckDriver) OpenSerial(context.Context, string, hal.SerialMode) (hal.Serial, error) {
+	return stuckLine{end: d.end}, nil
+}
+
+type stuckLine struct {
+	hal.Serial
+	end <-chan struct{}
+}
+
+func (l stuckLine) Write(context.Context, []byte) error { <-l.end; return hal.ErrGone }
+
+// inMemory is a module in the test's process, behind the real gRPC.
+type inMemory struct {
+	remote      *modkit.Remote
+	description modkit.Description
+	service     *modkit.Service
+	server      *grpc.Server
+	conn        *grpc.ClientConn
+	ended       chan error // told how Run ended
+	done        chan struct{}
+
+	mu     sync.Mutex
+	reason string
+	once   sync.Once
+}
+
+func startInMemory(ctx context.Context, m modkit.Module, drivers map[string]hal.Driver, log *slog.Logger) (*inMemory, error) {
+	i := &inMemory{done: make(chan struct{}), ended: make(chan error, 1)}
+	i.service = modkit.NewService(m, drivers, log, func(err error) {
+		if err != nil {
+			go i.Kill(err.Error()) // as the process would end
+		}
+	})
+	i.server = grpc.NewServer()
+	i.service.Register(i.server)
+	listener := bufconn.Listen(64 << 10)
+	go i.server.Serve(listener)
+	conn, err := grpc.NewClient("passthrough:module", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		return nil, err
+	}
+	i.conn, i.remote = conn, modkit.NewRemote(conn)
+	if i.description, err = i.remote.Describe(ctx); err != nil {
+		i.Kill("")
+		return nil, err
+	}
+	return i, nil
+}
+
+func (i *inMemory) Remote() *modkit.Remote          { return i.remote }
+func (i *inMemory) Description() modkit.Description { return i.description }
+func (i *inMemory) PID() int                        { return 4711 }
+func (i *inMemory) Done() <-chan struct{}           { return i.done }
+
+func (i *inMemory) Exit() host.Exit {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return host.Exit{Reason: i.reason}
+}
+
+func (i *inMemory) Kill(reason string) {
+	i.mu.Lock()
+	if i.reason == "" {
+		i.reason = reason
+	}
+	i.mu.Unlock()
+	i.once.Do(func() {
+		i.server.Stop()
+		i.conn.Close()
+		close(i.done)
+	})
+}
+
+func (i *inMemory) Stop(ctx context.Context) {
+	i.service.Stop(ctx)
+	i.Kill("stopped by the agent")
+}
+
+// rig is a hub and a device in one process.
+type rig struct {
+	t      testing.TB
+	hub    *hubtest.Hub
+	file   *config.Config
+	agent  *Agent
+	cancel context.CancelFunc
+	ended  chan struct{}
+	logs   *local.Logs
+
+	machines map[string]*machine
+	mu       sync.Mutex
+	running  map[string]*inMemory
+	lives    map[string]int
+}
+
+const deviceID = "vending-1"
+
+// newRig makes a device with a component for each name. extra is added to the device file.
+func newRig(t testing.TB, mqtt, extra string, names ...string) *rig {
+	t.Helper()
+	r := &rig{t: t, hub: hubtest.New(t), machines: map[string]*machine{}, running: map[string]*inMemory{}, lives: map[string]int{}, logs: local.NewLogs(0)}
+	folder := t.TempDir()
+	var text strings.Builder
+	fmt.Fprintf(&text, "[hub]\nhost = %q\nmqtt = %q\n[agent]\nmodules = %q\n[device]\ncredential = \"file:device.cred\"\n", r.hub.Host(), mqtt, os.Args[0])
+	r.write(folder, "device", r.hub.Device(deviceID))
+	for _, name := range names {
+		r.machines[name] = newMachine()
+		r.write(folder, name, r.hub.Module(deviceID, name))
+		fmt.Fprintf(&text, "[modules.%s]\nuse = \"counter\"\ncredential = \"file:%s.cred\"\n", name, name)
+		if !strings.Contains(extra, "modules."+name+".wiring") {
+			fmt.Fprintf(&text, "wiring = { port = \"serial:tty%s\" }\n", name)
+		}
+	}
+	text.WriteString(extra)
+	file, err := config.Parse(filepath.Join(folder, "device.toml"), []byte(text.String()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Agent.Socket = ""
+	file.Agent.RunDir = filepath.Join(folder, "run")
+	r.file = file
+	return r
+}
+
+func (r *rig) write(folder, name, credential string) {
+	r.t.Helper()
+	if err := os.WriteFile(filepath.Join(folder, name+".cred"), []byte(credential+"\n"), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// start runs the agent; it ends with the test.
+func (r *rig) start(prepare ...func(*Agent)) {
+	r.t.Helper()
+	over := make(chan struct{})
+	drivers := map[string]hal.Driver{"stuck": stuckDriver{end: over}}
+	r.t.Cleanup(func() { close(over) })
+	a, err := New(Config{
+		File: r.file, Version: "1.2.3", Logs: r.logs,
+		Log:  slog.New(r.logs.Handler(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))),
+		Dial: func(identity.ID) iothub.Dial { return r.hub.DialTLS },
+		Start: func(ctx context.Context, m config.Module) (host.Instance, error) {
+			i, err := startInMemory(ctx, &counter{machine: r.machines[m.Name]}, drivers, slog.New(slog.DiscardHandler))
+			if err != nil {
+				return nil, err
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.running[m.Name] = i
+			r.lives[m.Name]++
+			return i, nil
+		},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, p := range prepare {
+		p(a)
+	}
+	r.run(a)
+}
+
+func (r *rig) run(a *Agent) {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.agent, r.cancel, r.ended = a, cancel, make(chan struct{})
+	go func() {
+		defer close(r.ended)
+		if err := a.Run(ctx); err != nil {
+			r.t.Errorf("the agent: %v", err)
+		}
+	}()
+	r.t.Cleanup(r.stop)
+}
+
+func (r *rig) stop() {
+	r.cancel()
+	<-r.ended
+}
+
+func (r *rig) kill(name, reason string) {
+	r.mu.Lock()
+	i := r.running[name]
+	r.mu.Unlock()
+	i.Kill(reason)
+}
+
+// telemetry waits for the next message of a component and answers its body.
+func (r *rig) telemetry(name string) string {
+	r.t.Helper()
+	return string(r.hub.Wait(r.t, func(e hub.Event) bool { return e.Kind == "telemetry" && e.ModuleID == name }).Body)
+}
+
+// reported waits until a component has reported all of want (JSON).
+func (r *rig) reported(name, want string) {
+	r.t.Helper()
+	var wanted map[string]any
+	if err := json.Unmarshal([]byte(want), &wanted); err != nil {
+		r.t.Fatal(err)
+	}
+	has := func() (doc map[string]any) {
+		tw, err := r.hub.Twin(hub.ID{Device: deviceID, Module: name})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		raw, err := json.Marshal(tw.Properties.Reported)
+		if err == nil {
+			err = json.Unmarshal(raw, &doc)
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return doc
+	}
+	for range 600 {
+		if contains(has(), wanted) {
+			return
+		}
+		r.hub.Wait(r.t, func(e hub.Event) bool { return e.Kind == "reported" && e.ModuleID == name })
+	}
+	r.t.Fatalf("%s has reported %v, want %s in it", name, has(), want)
+}
+
+// contains says whether doc has everything that want has.
+func contains(doc, want any) bool {
+	w, ok := want.(map[string]any)
+	if !ok {
+		return fmt.Sprint(doc) == fmt.Sprint(want)
+	}
+	d, ok := doc.(map[string]any)
+	if !ok {
+		return false
+	}
+	for k, v := range w {
+		if !contains(d[k], v) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *rig) desire(name, patch string) {
+	r.t.Helper()
+	if _, err := r.hub.PatchTwin(hub.ID{Device: deviceID, Module: name}, json.RawMessage(`{"properties":{"desired":`+patch+`}}`), ""); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) invoke(name, method, payload string) hub.MethodResult {
+	r.t.Helper()
+	request := hub.MethodRequest{Name: method, Connect: 30 * time.Second}
+	if payload != "" {
+		request.Payload = json.RawMessage(payload)
+	}
+	result, err := r.hub.Invoke(r.t.Context(), hub.ID{Device: deviceID, Module: name}, request)
+	if err != nil {
+		r.t.Errorf("%s of %s: %v", method, name, err)
+	}
+	return result
+}
+
+func (r *rig) component(name string) local.Component {
+	r.t.Helper()
+	for _, c := range r.agent.Status().Components {
+		if c.Name == name {
+			return c
+		}
+	}
+	r.t.Fatalf("status has no component %s", name)
+	return local.Component{}
+}
