@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twinbay/twinbay/agent"
+	"github.com/twinbay/twinbay/agent/config"
+	"github.com/twinbay/twinbay/agent/local"
+)
+
+// stopLimit is how long the agent may take to end; 2 s are promised to whoever sends SIGTERM.
+const stopLimit = 1900 * time.Millisecond
+
+func (a *app) runCommand() *cobra.Command {
+	var file, address, ca string
+	c := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "run the agent",
+		Args:  exactly(0, 0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := loadFile(c.Context(), file)
+			if err != nil {
+				return err
+			}
+			if err := override(cfg, address, ca); err != nil {
+				return err
+			}
+			logs := local.NewLogs(0)
+			log := slog.New(logs.Handler(a.logTo(c.ErrOrStderr(), cfg.Agent.LogLevel)))
+			g, err := agent.New(agent.Config{File: cfg, Logs: logs, Log: log, Version: programVersion()})
+			if err != nil {
+				return err
+			}
+			return untilStopped(c.Context(), g.Run)
+		},
+	}
+	configFlag(c, &file)
+	c.Flags().StringVar(&address, "hub-address", "", "`ip:port` to connect to instead of the hub's host")
+	c.Flags().StringVar(&ca, "hub-ca", "", "PEM `file` with the hub's certificate authority")
+	return c
+}
+
+// logTo writes log lines for people, or with --json for machines.
+func (a *app) logTo(w io.Writer, level slog.Level) slog.Handler {
+	options := &slog.HandlerOptions{Level: level}
+	if a.json {
+		return slog.NewJSONHandler(w, options)
+	}
+	return slog.NewTextHandler(w, options)
+}
+
+func configFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVarP(file, "config", "c", "", "the device `file` (TOML)")
+}
+
+// override puts the command line's hub over the device file's.
+func override(cfg *config.Config, address, ca string) error {
+	if address != "" {
+		if !config.IsAddress(address) {
+			return fmt.Errorf("--hub-address: %q is not an address with a port; write it like 127.0.0.1:8883; %w", address, errUsage)
+		}
+		cfg.Hub.Address = address
+	}
+	if ca != "" {
+		cfg.Hub.CAFile = ca
+	}
+	return nil
+}
+
+// errLate is an agent that does not end. The program ends all the same, and the kernel ends the modules with it.
+var errLate = errors.New("the agent did not end in time: ending without it; its log says what it waited for")
+
+// untilStopped runs the agent until it ends, but not for longer than stopLimit after the end of ctx.
+func untilStopped(ctx context.Context, run func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(stopLimit):
+		return errLate
+	}
+}
