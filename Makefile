@@ -1,0 +1,60 @@
+# Everything a developer types. `make help` lists it.
+
+GO      ?= go
+RUN     ?= .run
+GOFLAGS_RELEASE = -trimpath -ldflags '-s -w'
+PROGRAMS = twinbay twinbay-modules twinbay-sim
+export CGO_ENABLED = 0
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.PHONY: build
+build: ## build the three programs into bin/
+	$(GO) build $(GOFLAGS_RELEASE) -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+
+.PHONY: run
+run: build ## the vending machine: a simulated hub and machine, and the agent with three modules; Ctrl-C ends it
+	@mkdir -p $(RUN) && chmod 700 $(RUN)
+	@cp firmware-configs/vending-machine/demo.toml $(RUN)/device.toml
+	@bin/twinbay-sim serve --dir $(RUN) --mqtt-port 0 --https-port 0 --seed firmware-configs/vending-machine/seed.toml \
+	  --print-events --hint firmware-configs/vending-machine/next-steps.txt \
+	  -- sh -c 'exec bin/twinbay run --config $(RUN)/device.toml --hub-address "$$HUB_IP:$$MQTT_PORT" 2>$(RUN)/twinbay.log'
+
+.PHONY: test
+test: ## all tests
+	$(GO) test ./...
+
+.PHONY: race
+race: ## the tests that are not long, with the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -short ./...
+
+.PHONY: check
+check: ## format, vet, and that go.mod is tidy
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt'ed: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+.PHONY: smoke
+smoke: build ## start the built programs and check from outside what the README promises, a line each
+	$(GO) run ./cmd/smoke -bin bin
+
+.PHONY: bench
+bench: build ## figures: start to first telemetry, memory, sizes, method round trip, and the Go benchmarks
+	$(GO) run ./cmd/smoke -bin bin -bench
+	$(GO) test -run '^$$' -bench . -benchtime 0.3s ./...
+
+.PHONY: cross
+cross: ## build all programs for every supported board, without cgo, and print their sizes
+	@printf '%-8s' board; for p in $(PROGRAMS); do printf '%18s' $$p; done; echo
+	@set -e; for t in linux/arm64 linux/arm/7 linux/arm/6 linux/riscv64 linux/amd64; do \
+	  os=$${t%%/*}; rest=$${t#*/}; arch=$${rest%%/*}; arm=; [ "$$rest" = "$$arch" ] || arm=$${rest#*/}; \
+	  dir=dist/$$arch$${arm:+v$$arm}; printf '%-8s' $$arch$${arm:+v$$arm}; \
+	  GOOS=$$os GOARCH=$$arch GOARM=$$arm $(GO) build $(GOFLAGS_RELEASE) -o $$dir/ $(addprefix ./cmd/,$(PROGRAMS)); \
+	  for p in $(PROGRAMS); do printf '%13d KiB ' $$(( $$(stat -c %s $$dir/$$p) / 1024 )); done; echo; done
+
+.PHONY: clean
+clean: ## remove what was built and what a run left
+	rm -rf bin dist $(RUN)

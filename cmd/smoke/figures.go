@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twinbay/twinbay/agent/local"
+	"github.com/twinbay/twinbay/simulator/admin"
+)
+
+// calls is how many direct methods a figure is taken from; the first few warm up.
+const (
+	calls  = 500
+	warmUp = 50
+)
+
+// measure prints the figures of the README: each is of this machine and this run.
+func (m *machine) measure(ctx context.Context) error {
+	if err := m.startHub(ctx); err != nil {
+		return err
+	}
+	if err := m.firstTelemetry(ctx); err != nil {
+		return err
+	}
+	if err := m.methodsThroughAgent(ctx); err != nil {
+		return err
+	}
+	if err := m.methodsThroughHub(ctx); err != nil {
+		return err
+	}
+	return m.memory(ctx)
+}
+
+// firstTelemetry measures from the start of the agent to the hub having telemetry of all three components.
+func (m *machine) firstTelemetry(ctx context.Context) error {
+	mark := m.events.mark()
+	begin := time.Now()
+	if err := m.startAgent("5"); err != nil {
+		return err
+	}
+	first := map[string]time.Duration{}
+	err := m.events.wait(ctx, "telemetry of all three", mark, func(events []admin.Event) bool {
+		for _, e := range events {
+			if _, seen := first[e.ModuleID]; !seen && e.Kind == "telemetry" {
+				first[e.ModuleID] = time.Since(begin)
+			}
+		}
+		return len(first) >= len(modules)
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range modules {
+		fmt.Printf("start to first telemetry of %-8s %6.0f ms\n", name, float64(first[name])/1e6)
+	}
+	return nil
+}
+
+// methodsThroughAgent measures local socket → agent → plugin and back.
+func (m *machine) methodsThroughAgent(ctx context.Context) error {
+	c := local.Dial(filepath.Join(m.dir, "twinbay.sock"))
+	defer c.Close()
+	return roundTrips("local socket, agent, plugin", func() error {
+		r, err := c.Invoke(ctx, "door", "readState", nil)
+		if err == nil && r.Status != 200 {
+			err = fmt.Errorf("readState answers %d %s", r.Status, r.Payload)
+		}
+		return err
+	})
+}
+
+// methodsThroughHub measures REST → hub → MQTT → agent → plugin and back.
+func (m *machine) methodsThroughHub(ctx context.Context) error {
+	return roundTrips("REST, hub, MQTT, agent, plugin", func() error {
+		r, err := m.hub.Invoke(ctx, admin.ID{Device: device, Module: "door"}, "readState", nil, 10*time.Second)
+		if err == nil && r.Status != 200 {
+			err = fmt.Errorf("readState answers %d %s", r.Status, r.Payload)
+		}
+		return err
+	})
+}
+
+func roundTrips(path string, call func() error) error {
+	took := make([]time.Duration, 0, calls)
+	for i := range warmUp + calls {
+		begin := time.Now()
+		if err := call(); err != nil {
+			return fmt.Errorf("direct method by %s: %w", path, err)
+		}
+		if i >= warmUp {
+			took = append(took, time.Since(begin))
+		}
+	}
+	slices.Sort(took)
+	fmt.Printf("direct method, %-31s p50 %6.2f ms   p99 %6.2f ms   (%d calls)\n", path,
+		float64(took[calls/2])/1e6, float64(took[calls*99/100])/1e6, calls)
+	return nil
+}
+
+// memory prints the proportional set size of each process: shared pages count once over all of them.
+func (m *machine) memory(ctx context.Context) error {
+	s, err := m.status(ctx)
+	if err != nil {
+		return err
+	}
+	total, err := pss(m.agent.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("memory (PSS) of agent     %6d KiB\n", total)
+	for _, c := range s.Components {
+		kib, err := pss(c.Process.PID)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("memory (PSS) of %-9s %6d KiB\n", c.Name, kib)
+		total += kib
+	}
+	fmt.Printf("memory (PSS) in all       %6d KiB\n", total)
+	return nil
+}
+
+// pss is a process's proportional set size in KiB (proc(5), smaps_rollup).
+func pss(pid int) (int, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var kib int
+		if n, ok := strings.CutPrefix(lines.Text(), "Pss:"); ok {
+			_, err := fmt.Sscan(n, &kib)
+			return kib, err
+		}
+	}
+	return 0, fmt.Errorf("process %d: no Pss in smaps_rollup", pid)
+}
