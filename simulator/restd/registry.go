@@ -6,6 +6,19 @@ import (
 	"github.com/twinbay/twinbay/simulator/hub"
 )
 
+var registryRoutes = []route{
+	{"GET", "devices", hub.RegistryRead, (*Server).listDevices},
+	{"GET", "devices/{device}", hub.RegistryRead, (*Server).showDevice},
+	{"PUT", "devices/{device}", hub.RegistryWrite, (*Server).putDevice},
+	{"DELETE", "devices/{device}", hub.RegistryWrite, (*Server).deleteDevice},
+	{"GET", "devices/{device}/modules", hub.RegistryRead, (*Server).listModules},
+	{"GET", "devices/{device}/modules/{module}", hub.RegistryRead, (*Server).showModule},
+	{"PUT", "devices/{device}/modules/{module}", hub.RegistryWrite, (*Server).putModule},
+	{"DELETE", "devices/{device}/modules/{module}", hub.RegistryWrite, (*Server).deleteModule},
+	{"GET", "statistics/devices", hub.RegistryRead, (*Server).deviceStatistics},
+	{"GET", "statistics/service", hub.RegistryRead, (*Server).serviceStatistics},
+}
+
 func (s *Server) listDevices(x *exchange) error {
 	top, _ := strconv.Atoi(x.r.URL.Query().Get("top")) // what is no number means the most, as what is out of range
 	return x.answer(s.hub.Devices(top))

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -43,42 +44,24 @@ func New(h *hub.Hub, log *slog.Logger) *Server {
 	return &Server{hub: h, log: log}
 }
 
-// route is one operation. A star in path is an id; the ids come to handle in a hub.ID.
+// route is one operation. A name in braces in path is filled by the request: {device} and {module} come to handle in
+// exchange.id, others in exchange.names.
 type route struct {
 	method, path string
-	want         hub.Permission
+	want         hub.Permission // of a policy's token; 0 where the caller is the identity of the path, by its own credential
 	handle       func(*Server, *exchange) error
 }
 
-var routes = []route{
-	{"GET", "devices", hub.RegistryRead, (*Server).listDevices},
-	{"GET", "devices/*", hub.RegistryRead, (*Server).showDevice},
-	{"PUT", "devices/*", hub.RegistryWrite, (*Server).putDevice},
-	{"DELETE", "devices/*", hub.RegistryWrite, (*Server).deleteDevice},
-	{"GET", "devices/*/modules", hub.RegistryRead, (*Server).listModules},
-	{"GET", "devices/*/modules/*", hub.RegistryRead, (*Server).showModule},
-	{"PUT", "devices/*/modules/*", hub.RegistryWrite, (*Server).putModule},
-	{"DELETE", "devices/*/modules/*", hub.RegistryWrite, (*Server).deleteModule},
-	{"GET", "twins/*", hub.ServiceConnect, (*Server).showTwin},
-	{"PATCH", "twins/*", hub.ServiceConnect, (*Server).patchTwin},
-	{"PUT", "twins/*", hub.ServiceConnect, (*Server).replaceTwin},
-	{"POST", "twins/*/methods", hub.ServiceConnect, (*Server).invoke},
-	{"GET", "twins/*/modules/*", hub.ServiceConnect, (*Server).showTwin},
-	{"PATCH", "twins/*/modules/*", hub.ServiceConnect, (*Server).patchTwin},
-	{"PUT", "twins/*/modules/*", hub.ServiceConnect, (*Server).replaceTwin},
-	{"POST", "twins/*/modules/*/methods", hub.ServiceConnect, (*Server).invoke},
-	{"GET", "statistics/devices", hub.RegistryRead, (*Server).deviceStatistics},
-	{"GET", "statistics/service", hub.RegistryRead, (*Server).serviceStatistics},
-	{"GET", "_sim/events", hub.Owner, (*Server).events},
-	{"POST", "_sim/faults", hub.Owner, (*Server).addFault},
-	{"DELETE", "_sim/faults", hub.Owner, (*Server).clearFaults},
-}
+// routes are all operations; each family's stand beside their handlers.
+var routes = slices.Concat(registryRoutes, twinRoutes, methodRoutes, simRoutes)
 
 // exchange is one request and its answer.
 type exchange struct {
-	w  http.ResponseWriter
-	r  *http.Request
-	id hub.ID // of the path
+	w http.ResponseWriter
+	r *http.Request
+
+	id    hub.ID            // of the path
+	names map[string]string // of the path: what else it names in braces
 }
 
 // ServeHTTP implements http.Handler.
@@ -107,7 +90,7 @@ func (s *Server) serve(x *exchange) error {
 			return err
 		}
 	}
-	if err := s.hub.AuthService(x.r.Header.Get("Authorization"), rt.want, x.r.URL.Path); err != nil {
+	if err := s.authorize(x, rt); err != nil {
 		return err
 	}
 	if !simulators {
@@ -118,18 +101,26 @@ func (s *Server) serve(x *exchange) error {
 	return rt.handle(s, x)
 }
 
+// authorize checks the token of a request: a policy's, or that of the identity whose path it is.
+func (s *Server) authorize(x *exchange, rt route) error {
+	token := x.r.Header.Get("Authorization")
+	if rt.want != 0 {
+		return s.hub.AuthService(token, rt.want, x.r.URL.Path)
+	}
+	_, err := s.hub.AuthSAS(x.id, token)
+	return err
+}
+
 // route finds the operation by the path after one unescape: some clients escape the slashes, too. An id holds no slash,
 // so nothing is lost by that.
 func (x *exchange) route() (route, error) {
 	path := strings.Split(strings.TrimSuffix(strings.TrimPrefix(x.r.URL.Path, "/"), "/"), "/")
 	known := false
 	for _, rt := range routes {
-		id, ok := match(rt.path, path)
-		if !ok {
+		if !x.match(rt.path, path) {
 			continue
 		}
 		if rt.method == x.r.Method {
-			x.id = id
 			return rt, nil
 		}
 		known = true
@@ -141,28 +132,34 @@ func (x *exchange) route() (route, error) {
 	return route{}, &hub.Error{Code: 404000, Name: "GenericNotFound", Text: "this hub is simulated and has nothing at " + x.r.URL.Path}
 }
 
-// match fills the stars of a pattern: the first is the device, the second the module.
-func match(pattern string, path []string) (hub.ID, bool) {
-	var id hub.ID
-	names := strings.Split(pattern, "/")
-	if len(names) != len(path) {
-		return id, false
+// match fills the names in a pattern.
+func (x *exchange) match(pattern string, path []string) bool {
+	parts := strings.Split(pattern, "/")
+	if len(parts) != len(path) {
+		return false
 	}
-	for i, name := range names {
+	x.id, x.names = hub.ID{}, nil
+	for i, part := range parts {
+		name, isName := strings.CutPrefix(part, "{")
 		switch {
-		case name != "*":
-			if !strings.EqualFold(name, path[i]) {
-				return id, false
+		case !isName:
+			if !strings.EqualFold(part, path[i]) {
+				return false
 			}
 		case path[i] == "":
-			return id, false
-		case id.Device == "":
-			id.Device = path[i]
+			return false
+		case name == "device}":
+			x.id.Device = path[i]
+		case name == "module}":
+			x.id.Module = path[i]
 		default:
-			id.Module = path[i]
+			if x.names == nil {
+				x.names = map[string]string{}
+			}
+			x.names[strings.TrimSuffix(name, "}")] = path[i]
 		}
 	}
-	return id, true
+	return true
 }
 
 var versionText = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$`)

@@ -8,6 +8,12 @@ import (
 	"github.com/twinbay/twinbay/simulator/hub"
 )
 
+var simRoutes = []route{
+	{"GET", "_sim/events", hub.Owner, (*Server).events},
+	{"POST", "_sim/faults", hub.Owner, (*Server).addFault},
+	{"DELETE", "_sim/faults", hub.Owner, (*Server).clearFaults},
+}
+
 // events streams what happens at the hub, a line of JSON each, until the client goes.
 func (s *Server) events(x *exchange) error {
 	ctx := x.r.Context()

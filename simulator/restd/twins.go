@@ -7,6 +7,20 @@ import (
 	"github.com/twinbay/twinbay/simulator/hub"
 )
 
+var methodRoutes = []route{
+	{"POST", "twins/{device}/methods", hub.ServiceConnect, (*Server).invoke},
+	{"POST", "twins/{device}/modules/{module}/methods", hub.ServiceConnect, (*Server).invoke},
+}
+
+var twinRoutes = []route{
+	{"GET", "twins/{device}", hub.ServiceConnect, (*Server).showTwin},
+	{"PATCH", "twins/{device}", hub.ServiceConnect, (*Server).patchTwin},
+	{"PUT", "twins/{device}", hub.ServiceConnect, (*Server).replaceTwin},
+	{"GET", "twins/{device}/modules/{module}", hub.ServiceConnect, (*Server).showTwin},
+	{"PATCH", "twins/{device}/modules/{module}", hub.ServiceConnect, (*Server).patchTwin},
+	{"PUT", "twins/{device}/modules/{module}", hub.ServiceConnect, (*Server).replaceTwin},
+}
+
 func (s *Server) showTwin(x *exchange) error {
 	t, err := s.hub.Twin(x.id)
 	if err != nil {
