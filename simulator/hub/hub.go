@@ -38,6 +38,9 @@ type Hub struct {
 	rids     uint64 // last method request id given
 	faults   []*faultRule
 	watchers map[*watcher]struct{}
+
+	journal Journal      // nil: nothing outlives the process
+	dirty   []changedKey // by the section that holds the lock
 }
 
 // New returns an empty hub.
@@ -91,11 +94,16 @@ func (h *Hub) ConnectionString(id ID) (string, error) {
 	return text + ";SharedAccessKey=" + n.auth.primary, nil
 }
 
-// unlock ends a section under Hub.mu and then does what the section has left to do.
+// unlock ends a section under Hub.mu, has the journal keep what the section changed, and then does what the section has
+// left to do.
 func (h *Hub) unlock() {
 	later := h.later
 	h.later = nil
+	changed := h.record()
 	h.mu.Unlock()
+	if changed {
+		h.journal.Sync()
+	}
 	for _, do := range later {
 		do()
 	}
@@ -106,6 +114,7 @@ func (h *Hub) unlock() {
 func (h *Hub) nextGeneration(now time.Time) string {
 	const unixEpoch = 621_355_968_000_000_000 // in ticks
 	h.made = max(h.made+1, uint64(unixEpoch+now.UnixNano()/100))
+	h.changed(counters, "")
 	return strconv.FormatUint(h.made, 10)
 }
 
@@ -113,6 +122,7 @@ func (h *Hub) nextGeneration(now time.Time) string {
 // none of its old etags.
 func (h *Hub) nextETag() uint64 {
 	h.etags++
+	h.changed(counters, "")
 	return h.etags
 }
 

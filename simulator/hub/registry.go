@@ -109,6 +109,7 @@ func (h *Hub) PutDevice(in Device, ifMatch string) (Device, error) {
 	}
 	h.replace(&d.identity, auth)
 	h.setStatus(d, in, now)
+	h.changedIdentity(id)
 	h.emitChange(id, exists)
 	return d.show(), nil
 }
@@ -239,6 +240,7 @@ func (h *Hub) PutModule(in Module, ifMatch string) (Module, error) {
 	}
 	h.replace(m, auth)
 	m.managedBy = text(in.ManagedBy)
+	h.changedIdentity(id)
 	h.emitChange(id, exists)
 	return m.showModule(), nil
 }
@@ -304,6 +306,7 @@ func (h *Hub) replace(n *identity, auth authentication) {
 
 // remove tells the links and the events that an identity is gone.
 func (h *Hub) remove(n *identity) {
+	h.changedIdentity(n.id)
 	h.cut(n, deviceNotFound(n.id))
 	n.wake() // callers that wait for it find it missing
 	h.emit(Event{Kind: "deleted", DeviceID: n.id.Device, ModuleID: n.id.Module})

@@ -201,6 +201,7 @@ func (h *Hub) writeTwin(id ID, ifMatch string, w twinWrite) (Twin, error) {
 		return Twin{}, err
 	}
 	if w.tags != nil || w.desired != nil {
+		h.changedIdentity(n.id)
 		n.twin.writes++
 	}
 	n.twin.tags = tags
@@ -286,6 +287,7 @@ func (h *Hub) report(n *identity, patch map[string]any, ifVersion int64) (int64,
 	s.tree = tree
 	s.meta = s.meta.stamp(patch, now, 0)
 	n.activity = now
+	h.changedIdentity(n.id)
 	h.emit(Event{Kind: "reported", DeviceID: n.id.Device, ModuleID: n.id.Module, Body: encode(withVersion(patch, s.version))})
 	return s.version, nil
 }
