@@ -2,7 +2,6 @@ package hub
 
 import (
 	"encoding/base64"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -103,19 +102,40 @@ type Capabilities struct {
 	IoTEdge bool `json:"iotEdge"`
 }
 
-// idText is what an id may be. Source: Azure/azure-iot-hub-node, src/service.json, and azure-iot-sdk-csharp.
-var idText = regexp.MustCompile(`^[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}$`)
+const maxID = 128 // characters: Azure/azure-iot-hub-node, src/service.json, and azure-iot-sdk-csharp
 
+// isID tells whether text may be an id: 1 to 128 of the characters that the same sources name.
+func isID(text string) bool {
+	if len(text) == 0 || len(text) > maxID {
+		return false
+	}
+	for _, c := range []byte(text) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case strings.IndexByte("-:.+%_#*?!(),=@;$'", c) < 0:
+			return false
+		}
+	}
+	return true
+}
+
+// checkID applies the rules of ids that callers give to new identities.
 func checkID(id ID) *Error {
-	switch {
-	case !idText.MatchString(id.Device):
-		return argument("device id %q: 1 to 128 of A-Z a-z 0-9 - : . + %% _ # * ? ! ( ) , = @ ; $ '", id.Device)
-	case id.Module == "":
-		return nil
-	case !idText.MatchString(id.Module):
-		return argument("module id %q: 1 to 128 of A-Z a-z 0-9 - : . + %% _ # * ? ! ( ) , = @ ; $ '", id.Module)
-	case id.Module[0] == '$':
+	if err := checkAnyID(id); err != nil {
+		return err
+	}
+	if id.Module != "" && id.Module[0] == '$' {
 		return argument("module id %q: ids that begin with $ are the system's", id.Module)
+	}
+	return nil
+}
+
+func checkAnyID(id ID) *Error {
+	switch {
+	case !isID(id.Device):
+		return argument("device id %q: 1 to 128 of A-Z a-z 0-9 - : . + %% _ # * ? ! ( ) , = @ ; $ '", id.Device)
+	case id.Module != "" && !isID(id.Module):
+		return argument("module id %q: 1 to 128 of A-Z a-z 0-9 - : . + %% _ # * ? ! ( ) , = @ ; $ '", id.Module)
 	}
 	return nil
 }

@@ -26,19 +26,6 @@ func (h *Hub) find(id ID) (*identity, *Error) {
 	return m, nil
 }
 
-// parent finds the device of a module for the registry. When there is none, or it is disabled, the hub says to a SAS
-// token that it is unauthorized, even to the owner's.
-func (h *Hub) parent(id string) (*device, *Error) {
-	d, ok := h.devices[id]
-	switch {
-	case !ok:
-		return nil, unauthorized("device %s does not exist; a hub answers operations on its modules like a wrong token", id)
-	case d.disabled:
-		return nil, unauthorized("device %s is disabled; a hub answers operations on its modules like a wrong token", id)
-	}
-	return d, nil
-}
-
 // Generation changes when an identity is made anew; "" means that there is none. It keys an MQTT session.
 func (h *Hub) Generation(id ID) string {
 	h.mu.Lock()
@@ -79,39 +66,47 @@ func (h *Hub) Devices(top int) []Device {
 // PutDevice creates a device if ifMatch is "", and replaces one if it is an etag or "*". Replacing means that what in
 // leaves out is set anew: the keys, too.
 func (h *Hub) PutDevice(in Device, ifMatch string) (Device, error) {
-	id := ID{Device: in.DeviceID}
-	if err := checkDevice(in); err != nil {
-		return Device{}, err
-	}
-	auth, err := newAuthentication(in.Authentication, false)
+	h.mu.Lock()
+	defer h.unlock()
+	d, err := h.putDevice(in, ifMatch)
 	if err != nil {
 		return Device{}, err
 	}
-	h.mu.Lock()
-	defer h.unlock()
+	return d.show(), nil
+}
+
+func (h *Hub) putDevice(in Device, ifMatch string) (*device, *Error) {
+	id := ID{Device: in.DeviceID}
+	if err := checkDevice(in); err != nil {
+		return nil, err
+	}
+	auth, err := newAuthentication(in.Authentication, false)
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	d, exists := h.devices[id.Device]
 	switch {
 	case ifMatch == "" && exists:
-		return Device{}, &Error{Code: 409001, Name: "DeviceAlreadyExists", Text: "A device with ID '" + id.Device + "' is already registered."}
+		return nil, &Error{Code: 409001, Name: "DeviceAlreadyExists", Text: "A device with ID '" + id.Device + "' is already registered."}
 	case ifMatch == "":
 		if err := h.room(); err != nil {
-			return Device{}, err
+			return nil, err
 		}
 		d = &device{identity: h.newIdentity(id, now), modules: map[string]*identity{}}
 		h.devices[id.Device] = d
 	case !exists:
-		return Device{}, deviceNotFound(id)
+		return nil, deviceNotFound(id)
 	default:
 		if err := staleETag(ifMatch, identityETag(d.etag)); err != nil {
-			return Device{}, err
+			return nil, err
 		}
 	}
 	h.replace(&d.identity, auth)
 	h.setStatus(d, in, now)
 	h.changedIdentity(id)
 	h.emitChange(id, exists)
-	return d.show(), nil
+	return d, nil
 }
 
 func checkDevice(in Device) *Error {
@@ -153,6 +148,13 @@ func (h *Hub) setStatus(d *device, in Device, now time.Time) {
 func (h *Hub) DeleteDevice(id string, ifMatch string) error {
 	h.mu.Lock()
 	defer h.unlock()
+	if err := h.deleteDevice(id, ifMatch); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (h *Hub) deleteDevice(id string, ifMatch string) *Error {
 	d, ok := h.devices[id]
 	if err := deletable(ok, ifMatch, deviceNotFound(ID{Device: id})); err != nil {
 		return err
@@ -169,104 +171,7 @@ func (h *Hub) DeleteDevice(id string, ifMatch string) error {
 	return nil
 }
 
-// Module answers a module identity.
-func (h *Hub) Module(id ID) (Module, error) {
-	h.mu.Lock()
-	defer h.unlock()
-	d, err := h.parent(id.Device)
-	if err != nil {
-		return Module{}, err
-	}
-	m, ok := d.modules[id.Module]
-	if !ok {
-		return Module{}, moduleNotFound(id)
-	}
-	return m.showModule(), nil
-}
-
-// Modules lists a device's modules in the order of their ids.
-func (h *Hub) Modules(device string) ([]Module, error) {
-	h.mu.Lock()
-	defer h.unlock()
-	d, err := h.parent(device)
-	if err != nil {
-		return nil, err
-	}
-	all := make([]Module, 0, len(d.modules))
-	for _, id := range slices.Sorted(maps.Keys(d.modules)) {
-		all = append(all, d.modules[id].showModule())
-	}
-	return all, nil
-}
-
-// PutModule creates a module if ifMatch is "", and replaces one if it is an etag or "*", like PutDevice.
-func (h *Hub) PutModule(in Module, ifMatch string) (Module, error) {
-	id := ID{in.DeviceID, in.ModuleID}
-	if in.ModuleID == "" {
-		return Module{}, argument("moduleId is missing")
-	}
-	if err := checkID(id); err != nil {
-		return Module{}, err
-	}
-	auth, err := newAuthentication(in.Authentication, true)
-	if err != nil {
-		return Module{}, err
-	}
-	h.mu.Lock()
-	defer h.unlock()
-	d, err := h.parent(id.Device)
-	if err != nil {
-		return Module{}, err
-	}
-	m, exists := d.modules[id.Module]
-	switch {
-	case ifMatch == "" && exists:
-		return Module{}, &Error{Code: 409301, Name: "ModuleAlreadyExistsOnDevice",
-			Text: "A module with ID '" + id.Module + "' is already registered on device '" + id.Device + "'."}
-	case ifMatch == "":
-		if err := h.roomOn(d); err != nil {
-			return Module{}, err
-		}
-		n := h.newIdentity(id, time.Now())
-		m = &n
-		d.modules[id.Module] = m
-		h.modules++
-	case !exists:
-		return Module{}, moduleNotFound(id)
-	default:
-		if err := staleETag(ifMatch, identityETag(m.etag)); err != nil {
-			return Module{}, err
-		}
-	}
-	h.replace(m, auth)
-	m.managedBy = text(in.ManagedBy)
-	h.changedIdentity(id)
-	h.emitChange(id, exists)
-	return m.showModule(), nil
-}
-
-// DeleteModule removes a module and its twin. ifMatch is an etag or "*".
-func (h *Hub) DeleteModule(id ID, ifMatch string) error {
-	h.mu.Lock()
-	defer h.unlock()
-	d, err := h.parent(id.Device)
-	if err != nil {
-		return err
-	}
-	m, ok := d.modules[id.Module]
-	if err := deletable(ok, ifMatch, moduleNotFound(id)); err != nil {
-		return err
-	}
-	if err := staleETag(ifMatch, identityETag(m.etag)); err != nil {
-		return err
-	}
-	delete(d.modules, id.Module)
-	h.modules--
-	h.remove(m)
-	return nil
-}
-
-func deletable(exists bool, ifMatch string, missing *Error) error {
+func deletable(exists bool, ifMatch string, missing *Error) *Error {
 	switch {
 	case ifMatch == "":
 		return preconditionFailed("the etag is missing: send If-Match with the identity's etag, or *")

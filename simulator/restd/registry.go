@@ -1,6 +1,7 @@
 package restd
 
 import (
+	"net/http"
 	"strconv"
 
 	"github.com/twinbay/twinbay/simulator/hub"
@@ -8,6 +9,7 @@ import (
 
 var registryRoutes = []route{
 	{"GET", "devices", hub.RegistryRead, (*Server).listDevices},
+	{"POST", "devices", hub.RegistryWrite, (*Server).bulk},
 	{"GET", "devices/{device}", hub.RegistryRead, (*Server).showDevice},
 	{"PUT", "devices/{device}", hub.RegistryWrite, (*Server).putDevice},
 	{"DELETE", "devices/{device}", hub.RegistryWrite, (*Server).deleteDevice},
@@ -22,6 +24,28 @@ var registryRoutes = []route{
 func (s *Server) listDevices(x *exchange) error {
 	top, _ := strconv.Atoi(x.r.URL.Query().Get("top")) // what is no number means the most, as what is out of range
 	return x.answer(s.hub.Devices(top))
+}
+
+// bulk answers 400 with the same body if an identity was refused. The C# SDK takes that for a result, and not for an
+// error, by a header of its own (Azure/azure-iot-sdk-csharp, HttpClientHelper.cs).
+func (s *Server) bulk(x *exchange) error {
+	x.limit = maxBulkBody
+	var all []hub.ExportImportDevice
+	if err := x.decode(&all); err != nil {
+		return err
+	}
+	result, err := s.hub.BulkRegistry(all)
+	switch {
+	case err != nil:
+		return err
+	case result.IsSuccessful:
+		return x.answer(result)
+	}
+	const failure = "BulkRegistryOperationFailure"
+	x.w.Header().Set("iothub-errorcode", failure)
+	x.w.Header().Set("IotHubErrorCode", failure)
+	x.send(http.StatusBadRequest, result)
+	return nil
 }
 
 func (s *Server) showDevice(x *exchange) error {

@@ -9,13 +9,16 @@
 //   - Any api-version that reads like a date, with or without -preview, is taken and means 2021-04-12.
 //   - An error of a direct method has the form with an error inside, except DeviceNotFound: the Node SDK knows that one
 //     in the plain form only.
+//   - errorCode in the result of a bulk operation is the error's name, as service.json has it; logs of imports have numbers.
 //   - The ETag header of a twin is quoted. The one of an identity is not, as measured.
 package restd
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -28,7 +31,10 @@ import (
 	"github.com/twinbay/twinbay/simulator/hub"
 )
 
-const maxBody = 1 << 20 // bytes: a twin is at most 72 KiB, a method's payload 128 KiB, before escapes
+const (
+	maxBody     = 1 << 20  // bytes: a twin is at most 72 KiB, a method's payload 128 KiB, before escapes
+	maxBulkBody = 16 << 20 // bytes: a hundred identities with their twins
+)
 
 // Server is the door, an http.Handler.
 type Server struct {
@@ -62,6 +68,7 @@ type exchange struct {
 
 	id    hub.ID            // of the path
 	names map[string]string // of the path: what else it names in braces
+	limit int64             // bytes that the body may have; 0 means maxBody
 }
 
 // ServeHTTP implements http.Handler.
@@ -199,9 +206,10 @@ func (x *exchange) ifMatch() string { return strings.TrimSpace(x.r.Header.Get("I
 
 // body reads the request's body.
 func (x *exchange) body() ([]byte, error) {
-	text, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, maxBody))
+	limit := cmp.Or(x.limit, maxBody)
+	text, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, &hub.Error{Code: 413000, Name: "GenericRequestEntityTooLarge", Text: "a body is at most 1 MiB here"}
+		return nil, &hub.Error{Code: 413000, Name: "GenericRequestEntityTooLarge", Text: fmt.Sprintf("a body is at most %d MiB here", limit>>20)}
 	}
 	if err != nil {
 		return nil, &hub.Error{Code: 400000, Name: "GenericBadRequest", Text: "the body broke off"}

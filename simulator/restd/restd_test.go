@@ -222,7 +222,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"GET /", "", "", 404, "GenericNotFound", ""},
 		{"GET /devices/d/modules/m/more", "", "", 404, "GenericNotFound", ""},
 		{"GET /devices//modules", "", "", 404, "GenericNotFound", ""},
-		{"POST /devices/query", "", "", 405, "GenericMethodNotAllowed", ""},
+		{"POST /devices/d", "", "", 405, "GenericMethodNotAllowed", ""},
 		{"PATCH /devices/d", "", "", 405, "GenericMethodNotAllowed", ""},
 		{"PUT /devices/d", `{"deviceId":"D"}`, "", 400, "ArgumentInvalid", "deviceId"},
 		{"PUT /devices/d/modules/m", `{"moduleId":"M"}`, "", 400, "ArgumentInvalid", "moduleId"},
