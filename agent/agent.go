@@ -53,6 +53,7 @@ type Agent struct {
 
 	mu     sync.Mutex
 	owners map[identity.ID]string // whose session an identity is
+	parts  map[string]string      // whose a piece of hardware is
 
 	probe func(component, at string) // where a test makes something go wrong
 }
@@ -69,7 +70,7 @@ func New(c Config) (*Agent, error) {
 	}
 	a := &Agent{
 		file: c.File, version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, start: c.Start,
-		began: time.Now(), owners: map[identity.ID]string{}, probe: func(string, string) {},
+		began: time.Now(), owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
 	}
 	if _, err := a.wire(); err != nil {
 		return nil, err
@@ -187,6 +188,9 @@ func (a *Agent) claim(id identity.ID, owner string) (other string, ok bool) {
 // start. What cannot be read yet is complained of, and claimed, when its session is opened.
 func (a *Agent) claimInOrder() {
 	for _, p := range a.places {
+		if len(p.cfg.Problems) > 0 {
+			continue
+		}
 		if cred, err := identity.Load(p.cfg.Credential); err == nil {
 			a.claim(cred.ID, p.cfg.Name)
 		}

@@ -41,6 +41,7 @@ type bay struct {
 	send  *sender
 	super *host.Supervisor
 	probe func(component, at string)
+	hold  func([]holding) (taken holding, other string, ok bool)
 
 	// The module, as it is now.
 	described   bool

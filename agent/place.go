@@ -37,15 +37,23 @@ func newPlace(a *Agent, m config.Module) *place {
 	}
 }
 
-// run keeps a bay alive until ctx ends.
+// run keeps a bay alive until ctx ends. A component that the device file describes wrongly gets none: it is shown with
+// what is wrong, and the others run.
 func (p *place) run(ctx context.Context) {
+	defer p.box.Close()
+	if wrong := p.cfg.Problems; len(wrong) > 0 {
+		p.log.Error("the component cannot run: the device file has to be mended, and the agent started again", "error", wrong)
+		p.shown.set(func(v *view) { v.process.LastExit = wrong.Error() })
+		p.shown.processIs(local.Failed, 0)
+		<-ctx.Done()
+		return
+	}
 	keep(ctx, p.log, p.shown, func(ctx context.Context) error {
 		b := p.newBay(ctx)
 		p.setBay(b)
 		defer p.setBay(nil)
 		return b.run(ctx)
 	})
-	p.box.Close()
 }
 
 // keep runs one life after the other until ctx ends. Only a panic ends a life before; the next one begins after a
@@ -82,6 +90,7 @@ func (p *place) newBay(ctx context.Context) *bay {
 		name: p.cfg.Name, cfg: p.cfg, file: p.agent.file, log: p.log,
 		loop:  newLoop(context.WithoutCancel(ctx)), // it ends when the module and the session have been put down
 		shown: p.shown, memo: &p.memo, box: p.box, probe: p.agent.probe,
+		hold: func(want []holding) (holding, string, bool) { return p.agent.hold(p.cfg.Name, want) },
 	}
 	b.super = host.NewSupervisor(p.start, p.log)
 	b.hub = &contact{

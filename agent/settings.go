@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/twinbay/twinbay/agent/twin"
-	"github.com/twinbay/twinbay/hal"
 	"github.com/twinbay/twinbay/modules/modkit"
 )
 
@@ -42,50 +39,27 @@ func (b *bay) key(more ...string) []string {
 	return append([]string{"modules", b.name}, more...)
 }
 
-// wiring is the device file's wiring table with the module's defaults, and wires relative to the file's folder.
+// wiring is what the module is told of its hardware. No other component has any of it.
 func (b *bay) wiring(d modkit.Description) (json.RawMessage, error) {
-	schema, err := twin.ParseSchema(d.Wiring)
-	if err != nil {
-		return nil, fmt.Errorf("module %s: the schema of its wiring: %w; this is the module's fault", d.Name, err)
+	doc, wrong, err := wiringOf(b.file, b.cfg, d)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(wrong) > 0:
+		return nil, wrong
 	}
-	var wrong []error
-	for _, p := range schema.Problems(b.cfg.Wiring) {
-		hint := "known are " + strings.Join(schema.Names(), ", ")
-		if !errors.Is(p.Err, twin.ErrUnknown) {
-			hint = "see the README of module " + d.Name
-		}
-		wrong = append(wrong, b.file.Error(b.key("wiring", p.Name), p.Err.Error(), hint))
-	}
-	doc, _ := schema.Compose(b.cfg.Wiring, nil, nil)
-	for _, w := range d.Wires {
-		uri, ok := doc[w.Name].(string)
-		switch {
-		case ok:
-			doc[w.Name] = hal.Resolve(uri, filepath.Dir(b.file.File))
-		case !w.Optional && !slices.ContainsFunc(wrong, func(err error) bool { return strings.Contains(err.Error(), w.Name) }):
-			wrong = append(wrong, b.file.Error(b.key("wiring", w.Name), fmt.Sprintf("module %s needs a wire %s (%s)", d.Name, w.Name, w.Kind), "see the README of module "+d.Name))
-		}
-	}
-	if len(wrong) > 0 {
-		return nil, errors.Join(wrong...)
+	if h, other, ok := b.hold(holdings(d, doc)); !ok {
+		return nil, heldBy(b.file, b.name, h, other)
 	}
 	return json.Marshal(doc)
 }
 
 // checkFileSettings says what of the device file's settings is left out.
 func (b *bay) checkFileSettings() {
-	var notes []string
-	for _, p := range b.schema.Problems(b.cfg.Settings) {
-		if _, set := b.cfg.Settings[p.Name]; !set {
-			continue // a required setting without a default may come from the twin; the module refuses its absence
-		}
-		hint := "the module's default holds"
-		if errors.Is(p.Err, twin.ErrUnknown) {
-			hint = "known are " + strings.Join(b.schema.Names(), ", ")
-		}
-		notes = append(notes, b.file.Error(b.key("settings", p.Name), p.Err.Error(), hint).Error())
+	note := ""
+	if wrong := settingsProblems(b.file, b.cfg, b.schema); len(wrong) > 0 {
+		note = wrong.Error()
 	}
-	note := strings.Join(notes, "\n")
 	var before string
 	b.shown.set(func(v *view) { before, v.fileNote = v.fileNote, note })
 	if note != "" && note != before {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -281,6 +282,12 @@ speed = 9600
 address = 3
 [modules.set.settings]
 interval_ms = "quick"
+[modules.unread]
+use = "counter"
+[modules.misspelt]
+use = "counter"
+credential = "file:good.cred"
+wirring = {}
 `, "good", "nokey", "badkey", "wiring", "wire", "set", "twice")
 		folder := strings.TrimSuffix(r.file.File, "device.toml")
 		if err := os.Remove(folder + "nokey.cred"); err != nil {
@@ -303,6 +310,9 @@ interval_ms = "quick"
 			"wire":   {"modules.wire.wiring", "port"},
 			"set":    {"device.toml:", "modules.set.settings.interval_ms", "quick"},
 			"twice":  {"modules.twice.credential", "is the identity of component good already"},
+
+			"unread":   {"device.toml:", "modules.unread", "the credential is missing", "write credential ="},
+			"misspelt": {"device.toml:", "modules.misspelt.wirring", "unknown key", "did you mean"},
 		} {
 			h := r.component(name).Health
 			for _, part := range want {
@@ -320,8 +330,22 @@ interval_ms = "quick"
 		if s := r.component("set").Process.State; s != local.Running {
 			t.Errorf("set is %s", s)
 		}
-		if s := r.component("wiring").Process.State; s != local.Failed {
-			t.Errorf("wiring is %s", s)
+		for _, name := range []string{"wiring", "unread", "misspelt"} {
+			if s := r.component(name).Process.State; s != local.Failed {
+				t.Errorf("%s is %s", name, s)
+			}
+		}
+		if _, _, err := r.agent.Invoke(t.Context(), "unread", "echo", nil); !errors.Is(err, local.ErrNotRunning) {
+			t.Errorf("a method of a component that cannot run: %v", err)
+		}
+		said := 0
+		for line := range r.agent.logs.Query(t.Context(), local.LogQuery{Component: "badkey"}) {
+			if line.Level == "WARN" && line.Text == "no connection to the hub" {
+				said++
+			}
+		}
+		if said != 1 {
+			t.Errorf("the refused credential is complained of %d times, want once", said)
 		}
 		// A person mends it, and need not start anything again.
 		key, err := r.hub.ConnectionString(hub.ID{Device: deviceID, Module: "nokey"})
@@ -331,6 +355,35 @@ interval_ms = "quick"
 		r.write(folder, "nokey", key)
 		r.machines["nokey"].insert(1)
 		r.telemetry("nokey")
+	})
+}
+
+// Two components never drive one piece of hardware: the kernel would let them.
+func TestHardwareBelongsToOneComponent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "5", `
+[modules.left.wiring]
+port = "serial:/dev/null"
+[modules.right.wiring]
+port = "serial:/dev/../dev/null"
+`, "left", "right", "other")
+		r.start()
+		time.Sleep(time.Minute)
+		var states []string
+		for _, name := range []string{"left", "right"} {
+			c := r.component(name)
+			states = append(states, c.Process.State)
+			if c.Process.State == local.Failed && !strings.Contains(c.Health.Detail, "modules."+name+".wiring.port: serial:/dev/null belongs to component") {
+				t.Errorf("%s: %+v", name, c.Health)
+			}
+		}
+		slices.Sort(states)
+		if want := []string{local.Failed, local.Running}; !slices.Equal(states, want) {
+			t.Errorf("states %v, want %v", states, want)
+		}
+		if s := r.component("other").Process.State; s != local.Running {
+			t.Errorf("other is %s", s)
+		}
 	})
 }
 

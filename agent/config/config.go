@@ -88,10 +88,15 @@ type Module struct {
 	Credential string         // a reference for identity.Load: "file:" and an absolute path
 	Wiring     map[string]any // as JSON would read it: numbers are json.Number; never nil
 	Settings   map[string]any // likewise
+
+	Problems Errors `json:"-"` // what is wrong with this component alone; it cannot run until that is mended
 }
 
 // Load reads the device file at path. known are the names of the bundled modules; with nil, any name passes. The error
 // is an [Errors] unless the file cannot be read at all.
+//
+// Where all that is wrong is wrong with single components, the Config comes together with the error: the other
+// components can run. Each Module then says in Problems what is wrong with it.
 func Load(path string, known []string) (*Config, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -112,7 +117,7 @@ func Load(path string, known []string) (*Config, error) {
 }
 
 // Parse reads text as the device file at path, which need not exist: it is what errors show, and relative paths are
-// relative to its folder.
+// relative to its folder. It answers as Load does.
 func Parse(path string, text []byte, known []string) (*Config, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -125,10 +130,17 @@ func Parse(path string, text []byte, known []string) (*Config, error) {
 	d := &decoder{dir: filepath.Dir(abs), at: at, known: known}
 	c := &Config{File: abs, at: at}
 	d.file(tree, c)
-	if len(d.errs) > 0 {
-		return nil, d.errs.Sorted()
+	if len(d.errs) == 0 {
+		return c, nil
 	}
-	return c, nil
+	single := 0
+	for _, m := range c.Modules {
+		single += len(m.Problems)
+	}
+	if single < len(d.errs) {
+		c = nil
+	}
+	return c, d.errs.Sorted()
 }
 
 // Line is the line of a key such as "modules.climate.wiring.bus", or of the nearest table around it; 0 when there is

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -70,11 +71,11 @@ func TestParse(t *testing.T) {
 		{"climate", "bme280", "", "file:/etc/twinbay/keys/climate.cs",
 			map[string]any{"bus": "i2c:/dev/i2c-1", "address": json.Number("118")},
 			map[string]any{"interval_ms": json.Number("5000"), "offset_c": json.Number("-0.5"),
-				"limits": map[string]any{"low": json.Number("1"), "names": []any{"a", "b"}}}},
+				"limits": map[string]any{"low": json.Number("1"), "names": []any{"a", "b"}}}, nil},
 		{"custom", "acme", "/etc/twinbay/acme-module", "file:/etc/twinbay/keys/custom.cs",
-			map[string]any{"port": "serial:ttyCOIN", "other": "serial:/dev/ttyS0"}, map[string]any{}},
+			map[string]any{"port": "serial:ttyCOIN", "other": "serial:/dev/ttyS0"}, map[string]any{}, nil},
 		{"door", "door", "", "file:/etc/twinbay/door.cs",
-			map[string]any{"switch": "sim:rig.sock#door", "beam": "gpio:pinctrl-bcm2711/27"}, map[string]any{}},
+			map[string]any{"switch": "sim:rig.sock#door", "beam": "gpio:pinctrl-bcm2711/27"}, map[string]any{}, nil},
 	}
 	if !reflect.DeepEqual(c.Modules, want) {
 		t.Errorf("modules\n%+v\nwant\n%+v", c.Modules, want)
@@ -179,6 +180,27 @@ setings = {}
 	}
 }
 
+// What is wrong with one component keeps that one from running, and no other.
+func TestProblemsOfOneComponent(t *testing.T) {
+	bad := strings.Replace(complete, `"bme280"`, `"bme820"`, 1)
+	bad = strings.Replace(bad, `wiring     = { switch`, `wirring    = { switch`, 1)
+	bad = strings.Replace(bad, "file:keys/custom.cs", "file:keys/climate.cs", 1)
+	c, err := Parse("device.toml", []byte(bad), known)
+	all, ok := errors.AsType[Errors](err)
+	if !ok || len(all) != 3 || c == nil {
+		t.Fatalf("config %v, %T %v; want a config and three errors", c, err, err)
+	}
+	for i, want := range []string{`no module "bme820"`, "the same identity as modules.climate", "wirring: unknown key"} {
+		m := c.Modules[i]
+		if len(m.Problems) != 1 || !strings.Contains(m.Problems.Error(), want) {
+			t.Errorf("%s: %v, want %s", m.Name, m.Problems, want)
+		}
+	}
+	if c, err := Parse("device.toml", []byte(strings.Replace(bad, `"5"`, `"6"`, 1)), known); c != nil || err == nil {
+		t.Errorf("a file with an error of the hub's too: %v, %v", c, err)
+	}
+}
+
 func TestLine(t *testing.T) {
 	c, err := Parse("device.toml", []byte(complete), nil)
 	if err != nil {
@@ -228,6 +250,9 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%T %v, want Errors", err, err)
 			}
 			lines := strings.Count(text, "\n") + 1
+			if c != nil && !slices.ContainsFunc(c.Modules, func(m Module) bool { return len(m.Problems) > 0 }) {
+				t.Fatalf("a config without problems, and %v", err)
+			}
 			for _, e := range all {
 				if e.Line < 0 || e.Line > lines || e.Text == "" {
 					t.Fatalf("line %d of %d: %v", e.Line, lines, e)

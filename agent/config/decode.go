@@ -37,7 +37,10 @@ func (d *decoder) file(tree map[string]any, c *Config) {
 	c.Device.Credential = d.credential(device, []string{"device"})
 	modules := d.table(tree, nil, "modules")
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
-		c.Modules = append(c.Modules, d.module(modules, name))
+		before := len(d.errs)
+		m := d.module(modules, name)
+		m.Problems = slices.Clone(d.errs[before:]).Sorted()
+		c.Modules = append(c.Modules, m)
 	}
 	d.twice(c)
 }
@@ -166,7 +169,8 @@ func (d *decoder) twice(c *Config) {
 	if c.Device.Credential != "" {
 		owner[c.Device.Credential] = "device"
 	}
-	for _, m := range c.Modules {
+	for i := range c.Modules {
+		m := &c.Modules[i]
 		if m.Credential == "" {
 			continue
 		}
@@ -174,6 +178,7 @@ func (d *decoder) twice(c *Config) {
 		if other, ok := owner[m.Credential]; ok {
 			d.fail([]string{"modules", m.Name, "credential"}, "give each component a module identity of its own",
 				"the same identity as %s", other)
+			m.Problems = append(m.Problems, d.errs[len(d.errs)-1])
 			continue
 		}
 		owner[m.Credential] = who

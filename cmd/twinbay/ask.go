@@ -17,23 +17,41 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "show the device's components: process, hub link, twin, last reading, queue",
-		Args:  exactly(0, 0),
-		RunE: func(c *cobra.Command, _ []string) error {
+	var pid bool
+	c := &cobra.Command{
+		Use:   "status [NAME]",
+		Short: "show the device's components, or one: process, hub link, twin, last reading, queue",
+		Args:  exactly(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if pid && len(args) == 0 {
+				return fmt.Errorf("--pid is of one component; add its NAME; %w", errUsage)
+			}
 			client := a.dial()
 			defer client.Close()
 			s, err := client.Status(c.Context())
 			if err != nil {
 				return err
 			}
-			if a.json {
+			if len(args) == 1 {
+				others := func(c local.Component) bool { return c.Name != args[0] }
+				if s.Components = slices.DeleteFunc(s.Components, others); len(s.Components) == 0 {
+					return next(fmt.Errorf("%s: %w", args[0], local.ErrNoComponent))
+				}
+			}
+			switch {
+			case pid && s.Components[0].Process.PID == 0:
+				return next(fmt.Errorf("%s: %w", args[0], local.ErrNotRunning))
+			case pid:
+				_, err = fmt.Fprintln(c.OutOrStdout(), s.Components[0].Process.PID)
+				return err
+			case a.json:
 				return printJSON(c.OutOrStdout(), s)
 			}
 			return printStatus(c.OutOrStdout(), s, time.Now())
 		},
 	}
+	c.Flags().BoolVar(&pid, "pid", false, "print only the number of the component's process")
+	return c
 }
 
 func (a *app) twinCommand() *cobra.Command {

@@ -10,8 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/twinbay/twinbay/agent"
 	"github.com/twinbay/twinbay/agent/config"
 	"github.com/twinbay/twinbay/agent/identity"
+	"github.com/twinbay/twinbay/modules/modkit"
 )
 
 func (a *app) checkCommand() *cobra.Command {
@@ -22,8 +24,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Args:  exactly(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := loadFile(c.Context(), file)
-			if err == nil {
-				err = checkFiles(cfg)
+			if cfg != nil {
+				err = checkAll(c.Context(), cfg, err)
 			}
 			if a.json {
 				return errors.Join(printJSON(c.OutOrStdout(), checkResult(err)), err)
@@ -61,8 +63,25 @@ func checkResult(err error) any {
 	return map[string]any{"ok": err == nil, "problems": problems}
 }
 
+// checkAll adds to the file's own errors what is wrong with the files that it names, and with what it asks of the
+// modules.
+func checkAll(ctx context.Context, cfg *config.Config, known error) error {
+	all, _ := errors.AsType[config.Errors](known)
+	all = append(all, checkFiles(cfg)...)
+	all = append(all, agent.Check(cfg, func(m config.Module) (modkit.Description, bool) {
+		if m.Path != "" || len(m.Problems) > 0 {
+			return modkit.Description{}, false // another's program is not run for a check
+		}
+		return describe(ctx, cfg.Agent.Modules, m.Use)
+	})...)
+	if len(all) == 0 {
+		return nil
+	}
+	return all.Sorted()
+}
+
 // checkFiles looks at what the device file names: it opens nothing that a running agent holds.
-func checkFiles(cfg *config.Config) error {
+func checkFiles(cfg *config.Config) config.Errors {
 	var all config.Errors
 	fail := func(key []string, hint, format string, args ...any) {
 		all = append(all, cfg.Error(key, fmt.Sprintf(format, args...), hint))
@@ -96,6 +115,9 @@ func checkFiles(cfg *config.Config) error {
 	device := credential([]string{"device", "credential"}, cfg.Device.Credential, false)
 	bundled := false
 	for _, m := range cfg.Modules {
+		if m.Credential == "" {
+			continue // said already
+		}
 		key := []string{"modules", m.Name, "credential"}
 		id := credential(key, m.Credential, true)
 		if id.Device != "" && device.Device != "" && id.Device != device.Device {
@@ -110,19 +132,17 @@ func checkFiles(cfg *config.Config) error {
 	if _, err := exec.LookPath(cfg.Agent.Modules); bundled && err != nil {
 		fail([]string{"agent", "modules"}, "name the program twinbay-modules in agent.modules", "%v", err)
 	}
-	if len(all) == 0 {
-		return nil
-	}
-	return all.Sorted()
+	return all
 }
 
-// loadFile reads a device file and holds its modules against those that the modules program has.
+// loadFile reads a device file and holds its modules against those that the modules program has. It answers as
+// config.Load does: with both a file and an error where only single components are wrong.
 func loadFile(ctx context.Context, path string) (*config.Config, error) {
 	if path == "" {
 		return nil, fmt.Errorf("no device file is named; add --config FILE; %w", errUsage)
 	}
 	cfg, err := config.Load(path, nil)
-	if err != nil {
+	if cfg == nil {
 		return nil, err
 	}
 	return config.Load(path, bundledModules(ctx, cfg.Agent.Modules))

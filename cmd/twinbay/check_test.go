@@ -42,7 +42,14 @@ use = "door"
 credential = "file:b"
 `
 
-const modulesProgram = "#!/bin/sh\n[ \"$1\" = list ] && printf 'bme280  a sensor\\ndoor\\n'\n"
+// modulesProgram lists two modules and describes one.
+const modulesProgram = `#!/bin/sh
+[ "$1" = list ] && printf 'bme280  a sensor\ndoor\n'
+[ "$1 $2" = 'describe bme280' ] && echo '{"name":"bme280","wires":[{"name":"bus","kind":"i2c"}],
+	"settings":{"type":"object","properties":{"interval_ms":{"type":"integer","minimum":200,"default":5000}}},
+	"wiring":{"type":"object","properties":{"bus":{"type":"string","default":"i2c:/dev/i2c-1"},"address":{"type":"integer","default":118}}}}'
+exit 0
+`
 
 func credential(device, module string) string {
 	text := "HostName=hub.example;DeviceId=" + device
@@ -79,6 +86,19 @@ func TestCheck(t *testing.T) {
 			[]string{"modules.b.credential: a module of device e, not of d"}},
 		{"another hub", func(f map[string]string) { f["a"] = strings.Replace(f["a"], "hub.example", "other", 1) },
 			[]string{"modules.a.credential: the credential is for hub other, hub.host is hub.example"}},
+		{"wiring and settings that the module does not take", func(f map[string]string) {
+			f["device.toml"] = strings.Replace(deviceFile, `use = "bme280"`, "use = \"bme280\"\nwiring = { bus = \"nonsense\", adress = 3 }\nsettings = { interval_ms = 1 }", 1)
+		}, []string{`device.toml:9:12: modules.a.wiring.bus: not the URI of a wire: "nonsense" has no scheme; write one of i2c:`,
+			"device.toml:9:30: modules.a.wiring.adress: adress: no such setting; known are address, bus",
+			"device.toml:10:14: modules.a.settings.interval_ms: interval_ms: 1 was asked"}},
+		{"one part for two components", func(f map[string]string) {
+			f["device.toml"] = strings.Replace(deviceFile, `use = "door"`, `use = "bme280"`, 1)
+		}, []string{"device.toml:10:10: modules.b.wiring.bus: i2c:/dev/i2c-1, address 0x76 belongs to component a already; give each component its own"}},
+		{"all kinds at once", func(f map[string]string) {
+			f["device.toml"] = strings.Replace(deviceFile, `use = "bme280"`, "use = \"bme280\"\nsettings = { interval = 1 }", 1)
+			f["device.toml"] = strings.Replace(f["device.toml"], `use = "door"`, `use = "dor"`, 1)
+			delete(f, "a")
+		}, []string{"modules.a.settings.interval: interval: no such setting; known are interval_ms", "modules.a.credential: ", `there is no module "dor"`}},
 		{"no CA", func(f map[string]string) {
 			f["device.toml"] = strings.Replace(deviceFile, "[agent]", "ca_file = \"device\"\n[agent]", 1)
 			delete(f, "b")

@@ -161,6 +161,11 @@ func TestCommands(t *testing.T) {
 	}{
 		{"status", "", "status", 0, "device vending-1 · hub localhost at 127.0.0.1:8883 · mqtt 5", ""},
 		{"status as JSON", "", "status --json", 0, `"module_id": "Coins-2"`, ""},
+		{"status of one", "", "status climate", 0, "climate    climate    bme280 running 4711", ""},
+		{"status of nobody", "", "status nobody", 1, "", "twinbay: nobody: no such component; `twinbay status` lists the components\n"},
+		{"process number", "", "status climate --pid", 0, "4711\n", ""},
+		{"process number of none", "", "status door --pid", 1, "", "twinbay: door: the module is not running now; `twinbay status` says why\n"},
+		{"process number of whom", "", "status --pid", 2, "", "twinbay: --pid is of one component; add its NAME; see --help\n"},
 		{"twin", "", "twin climate", 0, "reported, version 5, acknowledged by the hub\n{\n  \"interval_ms\": {", ""},
 		{"twin as JSON", "", "--json twin climate", 0, `"desired_version": 2`, ""},
 		{"twin of nobody", "", "twin nobody", 1, "", "twinbay: \"nobody\": no such component; `twinbay status` lists the components\n"},

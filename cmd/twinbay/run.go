@@ -25,8 +25,9 @@ func (a *app) runCommand() *cobra.Command {
 		Short: "run the agent",
 		Args:  exactly(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
+			// What is wrong with one component alone is that component's: the agent logs it and runs the others.
 			cfg, err := loadFile(c.Context(), file)
-			if err != nil {
+			if cfg == nil {
 				return err
 			}
 			if err := override(cfg, address, ca); err != nil {

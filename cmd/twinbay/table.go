@@ -125,7 +125,7 @@ func reason(c local.Component, now time.Time) string {
 	if exit := c.Process.LastExit; exit != "" && !strings.Contains(c.Health.Detail, exit) {
 		notes = append(notes, "last exit: "+exit)
 	}
-	return strings.Join(notes, "; ")
+	return strings.ReplaceAll(strings.Join(notes, "; "), "\n", "; ")
 }
 
 func dash(s string) string {

@@ -141,11 +141,20 @@ func parseRecord(p []byte) (record, error) {
 // loop connects, works, and connects again, until ctx ends.
 func (r *runner) loop(ctx context.Context) error {
 	pause := firstPause
+	starting := true // the acceptor may have got its power together with this machine, or with its plug
 	for {
 		worked, err := r.connect(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
+		if starting && errors.Is(err, errSilent) {
+			starting = false
+			if !r.wait(ctx, powerUp) {
+				return nil
+			}
+			continue
+		}
+		starting = errors.Is(err, hal.ErrGone)
 		r.bay.Health(modkit.Health{State: modkit.Faulted, Detail: r.advice(err)})
 		if worked {
 			pause = firstPause

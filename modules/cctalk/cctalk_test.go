@@ -346,6 +346,20 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// An acceptor that has just got its power answers after a quarter of a second: that is no fault.
+func TestSilenceWhileItStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		f.mute = true
+		time.AfterFunc(250*time.Millisecond, func() { f.set(func(f *fake) { f.mute = false }) })
+		b := modtest.Run(t, New(), config(f))
+		b.WaitHealth(modkit.OK)
+		if all := b.HealthSoFar(); len(all) != 1 {
+			t.Errorf("health while it started: %+v", all)
+		}
+	})
+}
+
 func TestAbsentFromTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)

@@ -41,10 +41,14 @@ type Method struct {
 
 // Wire names the member of the wiring table that holds a wire's URI.
 type Wire struct {
-	Name     string
-	Kind     WireKind
-	Optional bool
+	Name     string   `json:"name"`
+	Kind     WireKind `json:"kind"`
+	Optional bool     `json:"optional"`
 }
+
+// AddressMember is the member of the wiring table that holds a part's address on its I²C bus, where a module has one
+// part: by it the agent keeps two components from using the same part.
+const AddressMember = "address"
 
 // WireKind is one of hal's four kinds of wire.
 type WireKind string
@@ -58,8 +62,8 @@ const (
 
 // InputPort is a value that a module takes from another component, by a link in the device file.
 type InputPort struct {
-	Name    string
-	Summary string
+	Name    string `json:"name"`
+	Summary string `json:"summary"`
 }
 
 // Settings is a whole settings document: every setting of the schema, defaults filled in.

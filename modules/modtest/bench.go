@@ -187,6 +187,13 @@ func (b *Bench) WaitHealth(state modkit.HealthState) modkit.Health {
 	return h
 }
 
+// HealthSoFar is all that the module has said of its health in this run, oldest first.
+func (b *Bench) HealthSoFar() []modkit.Health {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.health)
+}
+
 // WaitReported waits until f accepts the document that the module reports.
 func (b *Bench) WaitReported(f func(doc map[string]any) bool) map[string]any {
 	b.t.Helper()
