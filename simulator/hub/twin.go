@@ -91,8 +91,10 @@ func (h *Hub) Twin(id ID) (Twin, error) {
 	return h.showTwin(n), nil
 }
 
-func (h *Hub) showTwin(n *identity) Twin {
-	d := h.devices[n.id.Device]
+func (h *Hub) showTwin(n *identity) Twin { return showTwin(n, h.devices[n.id.Device]) }
+
+// showTwin reads nothing but values and what does not change behind pointers, so that it can show copies without the lock.
+func showTwin(n *identity, d *device) Twin {
 	out := Twin{
 		DeviceID:           n.id.Device,
 		ModuleID:           n.id.Module,
