@@ -1,9 +1,9 @@
-// Package hub is IoT Hub's truth in memory: the identity registry, twins, direct methods and telemetry, with faults on
-// demand. It opens no socket: simulator/mqttd and simulator/restd are its doors.
+// Package hub is IoT Hub's truth in memory: the identity registry, twins, direct methods, telemetry and cloud-to-device
+// messages, with faults on demand. It opens no socket: simulator/mqttd and simulator/restd are its doors.
 //
 // Sources: Microsoft Learn, "Understand the identity registry in your IoT hub", "Understand and use device twins in IoT
-// Hub", "Understand and use module twins in IoT Hub", "Understand and invoke direct methods from IoT Hub", "Control
-// access to IoT Hub by using shared access signatures" and "Azure IoT Hub error codes". Where these are silent or wrong,
+// Hub", "Understand and use module twins in IoT Hub", "Understand and invoke direct methods from IoT Hub", "Understand
+// cloud-to-device messaging from an IoT hub", "Control access to IoT Hub by using shared access signatures" and "Azure IoT Hub error codes". Where these are silent or wrong,
 // what a hub really answers is taken from the measurements in github.com/mwalser/terraform-provider-iothub, CONCEPT.md,
 // section 6 and appendix D.
 //
@@ -55,6 +55,9 @@ type Peer interface {
 	Desired(patch json.RawMessage, version int64)
 	// Method asks for a direct method; the door answers by Link.MethodResult with the same rid.
 	Method(rid, name string, payload json.RawMessage)
+	// CloudToDevice hands over a message, of which at most Link.Window are under way; the door answers by Link.Settle
+	// with its token. One that is not settled within its minute comes again, with the same Sequence.
+	CloudToDevice(d Delivery)
 	// Close ends the connection at once, without a packet on MQTT 3.1.1; why is one of the hub's errors.
 	//
 	// A peer that also has a method Protocol() string names its protocol in the event of its connection.
@@ -88,12 +91,12 @@ func (e *Error) Status() int { return e.Code / 1000 }
 // Event is something that happened at the hub, for Hub.Watch, `twinbay-sim events` and GET /_sim/events.
 type Event struct {
 	At         time.Time         `json:"at"`
-	Kind       string            `json:"kind"` // connected, disconnected, telemetry, reported, desired, method, created, updated, deleted, refused, lost
+	Kind       string            `json:"kind"` // connected, disconnected, telemetry, reported, desired, method, c2d, created, updated, deleted, refused, lost
 	DeviceID   string            `json:"deviceId"`
 	ModuleID   string            `json:"moduleId,omitempty"`
-	Body       json.RawMessage   `json:"body,omitempty"`   // telemetry that is JSON, a twin patch, a method's answer
+	Body       json.RawMessage   `json:"body,omitempty"`   // telemetry that is JSON, a twin patch, a method's answer, a cloud-to-device message
 	Base64     []byte            `json:"base64,omitempty"` // telemetry that is not JSON
 	Properties map[string]string `json:"properties,omitempty"`
 	System     map[string]string `json:"system,omitempty"`
-	Detail     string            `json:"detail,omitempty"` // protocol of a connection, reason of an end, name of a method, count of lost events
+	Detail     string            `json:"detail,omitempty"` // protocol of a connection, reason of an end, name of a method, what became of a message, count of lost events
 }

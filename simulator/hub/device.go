@@ -22,6 +22,7 @@ type identity struct {
 	auth       authentication
 	managedBy  string // modules
 	twin       twin
+	mail       mailbox[C2D]
 
 	link      *Link
 	linkTime  time.Time // of the last connect or disconnect
@@ -217,6 +218,7 @@ func (d *device) show() Device {
 		ConnectionStateUpdatedTime: hubTime(d.linkTime),
 		StatusUpdatedTime:          hubTime(d.statusTime),
 		LastActivityTime:           hubTime(d.activity),
+		CloudToDeviceMessageCount:  len(d.mail.all),
 		Authentication:             d.auth.show(),
 		Capabilities:               &Capabilities{},
 	}
@@ -233,6 +235,7 @@ func (n *identity) showModule() Module {
 		ConnectionState:            n.connectionState(),
 		ConnectionStateUpdatedTime: hubTime(n.linkTime),
 		LastActivityTime:           hubTime(n.activity),
+		CloudToDeviceMessageCount:  len(n.mail.all),
 		Authentication:             n.auth.show(),
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // Fault is a rule that makes something go wrong on demand.
 type Fault struct {
-	On    string        // connect, publish, twin-get, report, desired, method, subscribe, rest, any event a door asks about
+	On    string        // connect, publish, twin-get, report, desired, method, c2d, subscribe, rest, any event a door asks about
 	Who   string        // "device" or "device/module", where * stands for any text; "" means everybody
 	After int           // let this many pass first
 	Times int           // then act this many times; 0 means always
@@ -28,7 +28,7 @@ type faultRule struct {
 func (h *Hub) AddFault(f Fault) error {
 	switch {
 	case f.On == "":
-		return argument("a fault rule needs `on`: connect, publish, twin-get, report, desired, method or subscribe")
+		return argument("a fault rule needs `on`: connect, publish, twin-get, report, desired, method, c2d or subscribe")
 	case !slices.Contains(faultActions, f.Do):
 		return argument("a fault rule does one of %s, not %q", strings.Join(faultActions, ", "), f.Do)
 	case f.After < 0 || f.Times < 0 || f.Delay < 0:

@@ -21,6 +21,9 @@ type Options struct {
 	HostName    string   // name in connection strings and tokens; "" means twinbay-hub.local
 	ModuleLimit int      // module identities per device; 0 means 20
 	Policies    []Policy // shared access policies; nil means the five that every hub starts with, with fresh keys
+
+	TimeToLive    time.Duration // of cloud-to-device messages that don't say, 1 min to 2 days; 0 means 1 h
+	MaxDeliveries int           // how often a cloud-to-device message may be abandoned, 1 to 100; 0 means 10
 }
 
 // Hub is one IoT hub. Make it with New; its methods may be called from any goroutine, and every error is an *Error.
@@ -28,6 +31,8 @@ type Hub struct {
 	host        string
 	moduleLimit int
 	policies    []Policy
+	ttl         time.Duration
+	deliveries  int
 
 	mu       sync.Mutex
 	later    []func() // what to do after unlocking
@@ -36,8 +41,10 @@ type Hub struct {
 	etags    uint64 // last identity etag given
 	made     uint64 // last generation id given
 	rids     uint64 // last method request id given
+	sequence uint64 // last sequence number given to a message
 	faults   []*faultRule
 	watchers map[*watcher]struct{}
+	feedback feedback
 
 	journal Journal      // nil: nothing outlives the process
 	dirty   []changedKey // by the section that holds the lock
@@ -51,6 +58,12 @@ func New(o Options) *Hub {
 	if o.ModuleLimit == 0 {
 		o.ModuleLimit = defaultModuleLimit
 	}
+	if o.TimeToLive == 0 {
+		o.TimeToLive = defaultTTL
+	}
+	if o.MaxDeliveries == 0 {
+		o.MaxDeliveries = defaultDeliveries
+	}
 	if o.Policies == nil {
 		o.Policies = defaultPolicies()
 	}
@@ -58,6 +71,8 @@ func New(o Options) *Hub {
 		host:        o.HostName,
 		moduleLimit: o.ModuleLimit,
 		policies:    slices.Clone(o.Policies),
+		ttl:         min(max(o.TimeToLive, minTTL), maxTTL),
+		deliveries:  min(max(o.MaxDeliveries, 1), 100),
 		devices:     map[string]*device{},
 		watchers:    map[*watcher]struct{}{},
 	}
@@ -124,6 +139,13 @@ func (h *Hub) nextETag() uint64 {
 	h.etags++
 	h.changed(counters, "")
 	return h.etags
+}
+
+// nextSequence is a message's sequence number.
+func (h *Hub) nextSequence() uint64 {
+	h.sequence++
+	h.changed(counters, "")
+	return h.sequence
 }
 
 func identityETag(n uint64) string {

@@ -115,6 +115,7 @@ func attach(t *testing.T, h *Hub, id ID, life time.Duration) (*Link, *peer) {
 type peer struct {
 	mu      sync.Mutex
 	desired []string
+	mail    []Delivery
 	closed  []*Error
 	method  func(rid, name string, payload json.RawMessage)
 }
@@ -131,6 +132,12 @@ func (p *peer) Method(rid, name string, payload json.RawMessage) {
 	if p.method != nil {
 		p.method(rid, name, payload)
 	}
+}
+
+func (p *peer) CloudToDevice(d Delivery) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mail = append(p.mail, d)
 }
 
 func (p *peer) Close(why *Error) {

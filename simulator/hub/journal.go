@@ -48,6 +48,8 @@ func kinds() []kind {
 		policiesKind,
 		deviceKind,
 		moduleKind,
+		messagesKind(),
+		feedbackKind(),
 	}
 }
 

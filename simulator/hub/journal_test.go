@@ -74,6 +74,21 @@ func TestRecordsMakeTheSameHub(t *testing.T) {
 	must(err)
 	must(h.DeleteDevice("d2", "*"))
 	must(h.DeleteModule(ID{"d1", "m"}, "*"))
+	_, err = h.PutDevice(Device{DeviceID: "d3"}, "")
+	must(err)
+	soon := C2D{Message: Message{Body: []byte{0xff}, Properties: map[string]string{"k": ""}}, Expires: time.Now().Add(time.Minute), Ack: "full"}
+	for range 5 {
+		must(h.SendC2D(ID{Device: "d3"}, soon))
+	}
+	for _, end := range []Outcome{Complete, Reject, Abandon} { // two records: one in a batch, one not yet
+		m, _, err := h.ReceiveC2D(ID{Device: "d3"})
+		must(err)
+		must(h.SettleC2D(ID{Device: "d3"}, m.Token, end))
+	}
+	_, _, err = h.ReceiveC2D(ID{Device: "d3"}) // what is under way is not settled
+	must(err)
+	_, err = h.PatchTwin(ID{Device: "d3"}, json.RawMessage(`{"tags":{}}`), "") // the last activity is kept with a change
+	must(err)
 
 	if j.synced != len(j.changes) {
 		t.Errorf("%d changes were answered, %d are safe", len(j.changes), j.synced)
@@ -85,7 +100,7 @@ func TestRecordsMakeTheSameHub(t *testing.T) {
 		if got := knows(t, again); !reflect.DeepEqual(got, want) {
 			t.Errorf("from %s:\n got %v\nwant %v", name, got, want)
 		}
-		for _, id := range []ID{{"d0", "m"}, {Device: "d1"}} {
+		for _, id := range []ID{{"d0", "m"}, {Device: "d1"}, {Device: "d3"}} {
 			before, err := h.Twin(id)
 			must(err)
 			after, err := again.Twin(id)
@@ -160,14 +175,18 @@ func TestAChangeIsOneBatch(t *testing.T) {
 func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 	saved := map[string][]string{ // field: kinds
 		"policies": {policies},
-		"devices":  {devices, modules},
+		"devices":  {devices, modules, messages},
 		"modules":  {modules}, // counted
 		"etags":    {counters},
+		"sequence": {counters},
+		"feedback": {feedbacks},
 		"made":     {counters},
 	}
 	volatile := map[string]string{
 		"host":        "an option",
 		"moduleLimit": "an option",
+		"ttl":         "an option",
+		"deliveries":  "an option",
 		"mu":          "the lock",
 		"later":       "of a section under the lock",
 		"dirty":       "of a section under the lock",

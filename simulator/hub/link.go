@@ -3,7 +3,6 @@ package hub
 import (
 	"encoding/json"
 	"time"
-	"unicode/utf8"
 )
 
 // maxMessage is how much a message may be: body, values of system properties, names and values of application
@@ -21,11 +20,12 @@ type Link struct {
 	signer keyPrint
 	expiry *time.Timer // nil: never
 
-	wants [2]bool
-	calls map[string]*call // direct methods without an answer, by rid
-	queue []func(Peer)     // what to tell the peer
-	busy  bool             // somebody is telling it
-	over  bool
+	wants  [2]bool
+	window int              // of cloud-to-device messages
+	calls  map[string]*call // direct methods without an answer, by rid
+	queue  []func(Peer)     // what to tell the peer
+	busy   bool             // somebody is telling it
+	over   bool
 }
 
 // Attach makes a link of an authenticated connection. The identity must still be there and enabled.
@@ -105,21 +105,9 @@ func (l *Link) Want(f Feature, on bool) {
 
 // Telemetry takes a message in. Having returned nil, the hub has it.
 func (l *Link) Telemetry(m Message) error {
-	size := len(m.Body)
-	for _, v := range m.System {
-		size += len(v)
-	}
-	for k, v := range m.Properties {
-		size += len(k) + len(v)
-	}
-	if size > maxMessage {
-		return &Error{Code: 413001, Name: "MessageTooLarge", Text: "a message is at most 262144 bytes with its properties"}
-	}
-	e := Event{Kind: "telemetry", DeviceID: l.id.Device, ModuleID: l.id.Module, Properties: m.Properties, System: m.System}
-	if utf8.Valid(m.Body) && json.Valid(m.Body) {
-		e.Body = append(e.Body, m.Body...)
-	} else {
-		e.Base64 = append(e.Base64, m.Body...)
+	e, err := telemetryEvent(l.id, m)
+	if err != nil {
+		return err
 	}
 	l.hub.mu.Lock()
 	defer l.hub.unlock()
@@ -129,6 +117,32 @@ func (l *Link) Telemetry(m Message) error {
 	l.n.activity = time.Now()
 	l.hub.emit(e)
 	return nil
+}
+
+// Telemetry takes a message in of somebody without a connection (HTTPS). Having returned nil, the hub has it.
+func (h *Hub) Telemetry(g Grant, m Message) error {
+	e, err := telemetryEvent(g.ID, m)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.unlock()
+	n, err := h.admissible(g.ID)
+	if err != nil {
+		return err
+	}
+	n.activity = time.Now()
+	h.emit(e)
+	return nil
+}
+
+func telemetryEvent(id ID, m Message) (Event, *Error) {
+	if m.size() > maxMessage {
+		return Event{}, &Error{Code: 413001, Name: "MessageTooLarge", Text: "a message is at most 262144 bytes with its properties"}
+	}
+	e := Event{Kind: "telemetry", DeviceID: id.Device, ModuleID: id.Module, Properties: m.Properties, System: m.System}
+	e.setBody(m.Body)
+	return e, nil
 }
 
 // Twin answers the twin as its device gets it: {"desired":{…,"$version":n},"reported":{…,"$version":n}}.
@@ -196,6 +210,8 @@ func (h *Hub) end(l *Link, why *Error) {
 	}
 	l.calls = nil
 	l.n.link, l.n.linkTime = nil, time.Now()
+	l.n.mail.release(l)
+	h.arm(l.n)
 	e := Event{Kind: "disconnected", DeviceID: l.id.Device, ModuleID: l.id.Module, Detail: "the device's end"}
 	if why != nil {
 		e.Detail = why.Error()

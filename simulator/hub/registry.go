@@ -213,6 +213,12 @@ func (h *Hub) replace(n *identity, auth authentication) {
 func (h *Hub) remove(n *identity) {
 	h.changedIdentity(n.id)
 	h.cut(n, deviceNotFound(n.id))
+	n.mail.disarm()
+	for _, m := range n.mail.all {
+		h.changedMail(n, m)
+	}
+	n.mail.all = nil
+	h.dropFeedback(n)
 	n.wake() // callers that wait for it find it missing
 	h.emit(Event{Kind: "deleted", DeviceID: n.id.Device, ModuleID: n.id.Module})
 }

@@ -30,22 +30,25 @@ func (h *Hub) changedIdentity(id ID) {
 
 func onlyKey(*Hub) []string { return []string{""} }
 
-// savedCounters are the numbers that no identity may get twice.
+// savedCounters are the numbers that no identity, and no message, may get twice.
 type savedCounters struct {
 	ETags      uint64 `json:"etags"`
 	Generation uint64 `json:"generation"`
+	Sequence   uint64 `json:"sequence,omitempty"`
 }
 
 var countersKind = kind{
 	name: counters,
-	save: func(h *Hub, _ string) any { return savedCounters{ETags: h.etags, Generation: h.made} },
+	save: func(h *Hub, _ string) any {
+		return savedCounters{ETags: h.etags, Generation: h.made, Sequence: h.sequence}
+	},
 	keys: onlyKey,
 	load: func(h *Hub, _ string, data []byte) error {
 		var s savedCounters
 		if err := decodeSaved(data, &s); err != nil {
 			return err
 		}
-		h.etags, h.made = s.ETags, s.Generation
+		h.etags, h.made, h.sequence = s.ETags, s.Generation, s.Sequence
 		return nil
 	},
 }

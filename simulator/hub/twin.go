@@ -111,6 +111,7 @@ func showTwin(n *identity, d *device) Twin {
 		Tags:               n.twin.tags,
 		Properties:         Properties{Desired: n.twin.desired.show(), Reported: n.twin.reported.show()},
 	}
+	out.CloudToDeviceMessageCount = len(n.mail.all)
 	if n.id.Module == "" {
 		out.Capabilities = &Capabilities{}
 	}

@@ -32,6 +32,7 @@ type login5 struct {
 	keepAlive        uint16 // the one in force
 	keep             bool   // the session outlives the connection
 	limit            int    // the longest packet that the client takes; 0 means any
+	receiveMaximum   int    // messages with QoS 1 that the client takes without acknowledging one
 	noProblemDetails bool
 }
 
@@ -49,6 +50,8 @@ func readLogin5(p *packets.Connect, sni string) (login5, *outcome) {
 		return l, badRequest("User Name and Password are not supported")
 	case user["api-version"] != apiVersion5:
 		return l, badRequest("`api-version` must be %s", apiVersion5)
+	case p.Properties.ReceiveMaximum != nil && *p.Properties.ReceiveMaximum == 0: // MQTT 5, section 3.1.2.11.3
+		return l, &outcome{code: reasonProtocol, reason: "Receive Maximum is 0"}
 	case l.method == "":
 		return l, badRequest("`Authentication Method` property is missing")
 	case l.method == authX509:
@@ -76,6 +79,10 @@ func (l *login5) readLimits(p *packets.Connect) {
 	l.keep = p.Properties.SessionExpiryInterval != nil && *p.Properties.SessionExpiryInterval > 0
 	if p.Properties.MaximumPacketSize != nil {
 		l.limit = int(*p.Properties.MaximumPacketSize)
+	}
+	l.receiveMaximum = math.MaxUint16
+	if p.Properties.ReceiveMaximum != nil {
+		l.receiveMaximum = int(*p.Properties.ReceiveMaximum)
 	}
 	l.noProblemDetails = p.Properties.RequestProblemInfo != nil && *p.Properties.RequestProblemInfo == 0
 }

@@ -14,6 +14,12 @@
 //   - 3.1.1: a twin request without $rid, or by somebody who has not subscribed to $iothub/twin/res/#, is carried out
 //     and not answered. Answers, desired properties and methods always go out with QoS 0.
 //   - 3.1.1: PUBLISH with DUP is taken like any other; the hub delivers at least once.
+//   - Cloud-to-device messages wait for a device that has never subscribed, and for one that connects with a clean session
+//     (the documents contradict each other). With a subscription of QoS 0 a message is done once it is sent. One without
+//     a PUBACK comes again, with DUP and the same packet id, on the session's next connection, and after a minute on
+//     the same one. A module that subscribes to its own devicebound topics gets its messages; from {module}/# and
+//     inputs/# it gets none, because SDKs take everything there for inputs. A message whose properties don't fit a topic
+//     is rejected.
 //   - A will whose topic is not the identity's own for telemetry closes the connection. A will is sent when the device
 //     goes without DISCONNECT; a connection that the hub itself ends (taken over, token out of date, identity gone) leaves
 //     none, because its identity may not speak any more.
@@ -30,7 +36,7 @@
 //   - 5: a will goes to $iothub/telemetry and its delay is not waited for.
 //
 // The door asks the hub's fault rules about connect, subscribe, publish, twin-get and report before it carries them out,
-// about puback after the hub has taken a message and before the device is told, and about desired and method before it
+// about puback after the hub has taken a message and before the device is told, and about desired, method and c2d before it
 // sends them. kick closes the connection; refuse and throttle answer with the version's own error, and where 3.1.1 has
 // none they close; drop neither carries out nor answers; delay waits and keeps the order. What the hub sends is lost by
 // refuse, throttle and drop alike.

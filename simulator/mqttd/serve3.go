@@ -92,6 +92,7 @@ func (d *device3) connect(p connect) error {
 	for _, topic := range sess.topics() {
 		d.want(topic, true)
 	}
+	d.wantC2D()
 	return d.c.release()
 }
 
@@ -133,8 +134,11 @@ func (d *device3) handle(f frame) error {
 	switch f.kind() {
 	case typePublish:
 		return d.publish(f)
-	case typePuback: // nothing that is sent today waits for one
-		_, err := decodePuback(f.flags(), f.body())
+	case typePuback:
+		id, err := decodePuback(f.flags(), f.body())
+		if err == nil {
+			d.settle(id, hub.Complete)
+		}
 		return err
 	case typeSubscribe:
 		return d.subscribe(f)
@@ -311,6 +315,7 @@ func (d *device3) subscribe(f frame) error {
 		codes = append(codes, qos)
 	}
 	d.send(appendSuback(d.scratch, p.id, codes))
+	d.wantC2D() // what is queued can wait, and comes behind the SUBACK
 	return nil
 }
 
@@ -324,6 +329,7 @@ func (d *device3) unsubscribe(f frame) error {
 			d.want(f.topic, false)
 		}
 	}
+	d.wantC2D()
 	d.send(appendAck(d.scratch, typeUnsuback, p.id))
 	return nil
 }

@@ -85,6 +85,7 @@ func (d *device5) connect(f frame) error {
 	d.c.patient(l.patience())
 	d.wantMethods()
 	d.link.Want(hub.Desired, sess.has(topic5Desired))
+	d.wantC2D()
 	return d.c.release()
 }
 
@@ -120,7 +121,8 @@ func (d *device5) handle(p packets.Packet) error {
 	switch p := p.(type) {
 	case *packets.Publish:
 		return d.publish(p)
-	case *packets.Puback: // nothing that is sent today waits for one
+	case *packets.Puback:
+		d.settle(p.PacketID, outcome5(p))
 		return nil
 	case *packets.Subscribe:
 		return d.subscribe(p)
@@ -184,12 +186,15 @@ func (d *device5) subscribe(p *packets.Subscribe) error {
 	ack := &packets.Suback{PacketID: p.PacketID, Properties: &packets.Properties{}}
 	for _, s := range p.Subscriptions {
 		code := filterCode(d.id, s.Topic)
+		if code == grantedQoS1 {
+			code = min(code, s.QoS)
+		}
 		switch {
 		case do == doRefuse:
 			code = reasonImplementation
 		case do == doThrottle:
 			code = reasonQuota
-		case code == reasonOK && s.Topic != topic5Responses && !d.sess.subscribe(s.Topic, 0, maxFilters5):
+		case code <= grantedQoS1 && s.Topic != topic5Responses && !d.sess.subscribe(s.Topic, code, maxFilters5):
 			code = reasonQuota
 		}
 		ack.Reasons = append(ack.Reasons, code)
@@ -197,6 +202,7 @@ func (d *device5) subscribe(p *packets.Subscribe) error {
 	d.wantMethods() // before the SUBACK: who has it may count on being sent what it asked for
 	d.link.Want(hub.Desired, d.sess.has(topic5Desired))
 	d.c.queue(encode5(ack))
+	d.wantC2D() // what is queued can wait, and comes behind the SUBACK
 	return nil
 }
 
@@ -211,6 +217,7 @@ func (d *device5) unsubscribe(p *packets.Unsubscribe) error {
 	}
 	d.wantMethods()
 	d.link.Want(hub.Desired, d.sess.has(topic5Desired))
+	d.wantC2D()
 	d.c.queue(encode5(ack))
 	return nil
 }

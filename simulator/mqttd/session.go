@@ -8,14 +8,28 @@ import (
 	"github.com/twinbay/twinbay/simulator/hub"
 )
 
-// session is what outlives a connection: the subscriptions, by topic filter, with the granted QoS.
+// session is what outlives a connection: the subscriptions, by topic filter, with the granted QoS, and the
+// cloud-to-device messages that have been sent and not acknowledged.
 type session struct {
 	level      byte   // MQTT protocol level
 	generation string // of the identity that made it: one made anew under the same name starts clean
 
 	mu      sync.Mutex // the connection that has been taken over may still be ending
 	filters map[string]byte
+	sent    map[uint16]sentMessage // by packet id
+	last    uint16                 // packet id given
 }
+
+// sentMessage is a cloud-to-device message under way. When it is sent again it keeps its packet id (MQTT-4.4.0-1), but
+// its lock token is another.
+type sentMessage struct {
+	sequence uint64
+	token    string
+}
+
+// maxSent bounds what is remembered of messages that were never acknowledged and have expired or been purged since.
+// The hub has at most 50 under way.
+const maxSent = 64
 
 // openSession returns the session of an identity for a new connection and whether it existed. With clean, the kept one
 // is discarded; with keep, this one will be there for the next connection.
@@ -26,7 +40,7 @@ func (s *Server) openSession(id hub.ID, level byte, clean, keep bool) (*session,
 	old := s.sessions[id]
 	present := old != nil && !clean && old.level == level && old.generation == generation
 	if !present {
-		old = &session{level: level, generation: generation, filters: map[string]byte{}}
+		old = &session{level: level, generation: generation, filters: map[string]byte{}, sent: map[uint16]sentMessage{}}
 	}
 	if keep {
 		s.sessions[id] = old
@@ -70,6 +84,58 @@ func (s *session) has(topic string) bool {
 	defer s.mu.Unlock()
 	_, have := s.filters[topic]
 	return have
+}
+
+// qos is the highest granted QoS among these filters; ok is false when there is none of them.
+func (s *session) qos(topics ...string) (qos byte, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, topic := range topics {
+		if granted, have := s.filters[topic]; have {
+			qos, ok = max(qos, granted), true
+		}
+	}
+	return qos, ok
+}
+
+// send gives a message its packet id; again says that it has been sent with it before.
+func (s *session) send(sequence uint64, token string) (id uint16, again bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	oldest := sequence
+	for other, m := range s.sent {
+		if m.sequence == sequence {
+			s.sent[other] = sentMessage{sequence, token}
+			return other, true
+		}
+		oldest = min(oldest, m.sequence)
+	}
+	if len(s.sent) >= maxSent {
+		maps.DeleteFunc(s.sent, func(_ uint16, m sentMessage) bool { return m.sequence == oldest })
+	}
+	for {
+		s.last++
+		if _, taken := s.sent[s.last]; s.last != 0 && !taken {
+			s.sent[s.last] = sentMessage{sequence, token}
+			return s.last, false
+		}
+	}
+}
+
+// token is the lock token of the message with this packet id, "" if there is none.
+func (s *session) token(id uint16) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sent[id].token
+}
+
+// forget gives a packet id back, unless another lock is on its message by now.
+func (s *session) forget(id uint16, token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sent[id].token == token {
+		delete(s.sent, id)
+	}
 }
 
 // topics are the filters, sorted.

@@ -12,6 +12,7 @@ import (
 // Reason codes of MQTT 5, section 2.4, as far as the hub uses them.
 const (
 	reasonOK              = 0x00
+	grantedQoS1           = 0x01
 	reasonMalformed       = 0x81
 	reasonProtocol        = 0x82
 	reasonImplementation  = 0x83

@@ -21,6 +21,8 @@ const (
 	filterTwinRes = topicTwinRes + "#"
 	filterDesired = topicDesired + "#"
 	filterMethods = topicMethodPost + "#"
+
+	anyDevicebound = "devices/+/messages/devicebound/#" // azure-sdk-for-c, AZ_IOT_HUB_CLIENT_C2D_SUBSCRIBE_TOPIC
 )
 
 // What a topic asks of the hub.
@@ -117,7 +119,7 @@ func methodResult(rest string) request {
 
 // knownFilter says whether id may subscribe to a filter. Besides those of the documentation there are four that SDKs
 // send: azure-sdk-for-c writes + for the device; the C and C# SDKs take all of a module's topics; the Java module
-// client opens with cloud-to-device messages, which no module ever gets; Node and Python name a module's inputs.
+// client opens with cloud-to-device messages; Node and Python name a module's inputs.
 func knownFilter(id hub.ID, topic string) bool {
 	switch topic {
 	case filterTwinRes, filterDesired, filterMethods:
@@ -127,7 +129,7 @@ func knownFilter(id hub.ID, topic string) bool {
 	if id.Module != "" {
 		return topic == base+"#" || topic == base+"inputs/#" || topic == base+"messages/devicebound/#"
 	}
-	return topic == base+"messages/devicebound/#" || topic == "devices/+/messages/devicebound/#" ||
+	return topic == base+"messages/devicebound/#" || topic == anyDevicebound ||
 		topic == "$iothub/credentials/res/#"
 }
 

@@ -24,14 +24,14 @@ const (
 	filter5Methods = topic5Methods + "+"
 )
 
-// filterCode is the SUBACK code of a filter. 0 is granted, and is the only grant: methods and responses are QoS 0, and
-// a desired change that gets lost shows by its version.
+// filterCode is the SUBACK code of a filter when QoS 1 is asked for. Only commands get it: methods and responses are QoS
+// 0, and a desired change that gets lost shows by its version.
 func filterCode(id hub.ID, topic string) byte {
 	switch {
 	case topic == filter5Methods, topic == topic5Desired, topic == topic5Responses:
 		return reasonOK
-	case topic == topic5Commands && id.Module == "": // modules get no cloud-to-device messages
-		return reasonOK
+	case topic == topic5Commands && id.Module == "": // the documents know commands of devices alone
+		return grantedQoS1
 	case strings.HasPrefix(topic, "$share/"):
 		return reasonShared
 	case strings.ContainsAny(topic, "+#"):
