@@ -101,6 +101,7 @@ func TestRegistry(t *testing.T) {
 type device struct{ link *hub.Link }
 
 func (d *device) Desired(json.RawMessage, int64) {}
+func (d *device) CloudToDevice(hub.Delivery)     {}
 func (d *device) Close(*hub.Error)               {}
 func (d *device) Method(rid, _ string, payload json.RawMessage) {
 	d.link.MethodResult(rid, 207, payload)

@@ -18,6 +18,7 @@ import (
 type echo struct{ link *hub.Link }
 
 func (e *echo) Desired(json.RawMessage, int64) {}
+func (e *echo) CloudToDevice(hub.Delivery)     {}
 func (e *echo) Close(*hub.Error)               {}
 func (e *echo) Method(rid, name string, payload json.RawMessage) {
 	if name != "silent" {
