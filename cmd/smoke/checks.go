@@ -40,7 +40,9 @@ func (m *machine) check(ctx context.Context) error {
 		{"MQTT 3.1.1: three module identities and the device on four connections at once", up("3.1.1")},
 		{"MQTT 3.1.1: telemetry of each component under its own identity", (*machine).telemetry},
 		{"MQTT 3.1.1: a desired change is applied, acknowledged, and not seen by the others", (*machine).desiredChange},
+		{"MQTT 3.1.1: a refused bad value keeps the last good one", (*machine).refusedValue},
 		{"MQTT 3.1.1: a direct method reaches only its module", (*machine).methods},
+		{"MQTT 3.1.1: kill -9 of a module: back within 2 s, no coin lost or doubled", (*machine).killModule},
 		{"kill -9 of the agent leaves no process behind", (*machine).killAgent},
 		{"the simulator ends cleanly", (*machine).stopHub},
 	}
