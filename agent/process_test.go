@@ -3,8 +3,11 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -74,11 +77,21 @@ func TestRealProcesses(t *testing.T) {
 					t.Errorf("%s of %s: %q", file, c.Name, b)
 				}
 			}
+			if found := memoryHolds(t, c.Process.PID, key); found != "" {
+				t.Errorf("the memory of %s's process holds its key, at %s", c.Name, found)
+			}
 			for line := range r.logs.Query(t.Context(), local.LogQuery{}) {
 				if strings.Contains(fmt.Sprint(line), key) {
 					t.Errorf("the log shows the key of %s: %v", c.Name, line)
 				}
 			}
+		}
+	})
+
+	t.Run("the look into a process's memory finds what is there", func(t *testing.T) {
+		// The module's socket folder is in its environment.
+		if pid := s.Components[0].Process.PID; memoryHolds(t, pid, r.file.Agent.RunDir) == "" {
+			t.Errorf("process %d: its own environment is not found", pid)
 		}
 	})
 
@@ -117,6 +130,44 @@ func TestRealProcesses(t *testing.T) {
 			t.Errorf("left behind: %v", left)
 		}
 	})
+}
+
+// memoryHolds looks for text in what a process has written to its memory, and answers where it stands; "" if nowhere.
+func memoryHolds(t *testing.T, pid int, text string) string {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if errors.Is(err, fs.ErrPermission) {
+		t.Skipf("the kernel does not let a test look into its own children: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	read := 0
+	for line := range strings.Lines(string(maps)) {
+		var from, to uint64
+		var mode string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil {
+			t.Fatalf("maps: %q: %v", line, err)
+		}
+		if !strings.HasPrefix(mode, "rw") || to-from > 256<<20 {
+			continue
+		}
+		region := make([]byte, to-from)
+		n, _ := mem.ReadAt(region, int64(from)) // what cannot be read ends it
+		read += n
+		if bytes.Contains(region[:n], []byte(text)) {
+			return strings.TrimSpace(line)
+		}
+	}
+	if read == 0 {
+		t.Errorf("nothing of the memory of process %d could be read", pid)
+	}
+	return ""
 }
 
 func TestSecondAgentIsRefused(t *testing.T) {
