@@ -138,6 +138,9 @@ func (h *Hub) keysFor(n *identity, policy string) ([]string, string, *Error) {
 		}
 		return []string{p.PrimaryKey, p.SecondaryKey}, "hub", nil
 	}
+	if n.auth.kind == authNone {
+		return nil, "", badToken("%s has no credential yet: its device gives it one", n.id)
+	}
 	if n.auth.kind != authSAS {
 		return nil, "", badToken("%s proves itself by a certificate (%s), not by a key", n.id, n.auth.kind)
 	}

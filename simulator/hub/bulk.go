@@ -176,6 +176,8 @@ func (h *Hub) apply(in ExportImportDevice) (withoutTwin bool, err *Error) {
 	switch {
 	case mode.delete && id.Module == "":
 		return false, h.deleteDevice(id.Device, ifMatch)
+	case mode.delete && d.isSystems(id.Module):
+		return false, systemModule(id)
 	case mode.delete:
 		return false, h.deleteModule(d, id, ifMatch)
 	case !mode.twin:
@@ -220,11 +222,14 @@ func (h *Hub) applyIdentity(in ExportImportDevice, d *device, exists bool, mode 
 		_, err := h.putDevice(Device{
 			DeviceID: id.Device, Status: in.Status, StatusReason: in.StatusReason, Authentication: in.Authentication,
 			Capabilities: in.Capabilities, DeviceScope: in.DeviceScope, ParentScopes: in.ParentScopes,
-		}, ifMatch)
+		}, ifMatch, true)
 		return err
 	}
+	if d.isSystems(id.Module) && mode.create && mode.update {
+		return nil // exports have lines for the system's modules; with an import, only their twins can be written
+	}
 	module := Module{DeviceID: id.Device, ModuleID: id.Module, ManagedBy: in.ManagedBy, Authentication: in.Authentication}
-	if err := checkModule(module); err != nil {
+	if err := checkModule(d, module, false); err != nil {
 		return err
 	}
 	_, err := h.putModule(d, module, ifMatch)

@@ -33,6 +33,7 @@ type identity struct {
 // device is a device identity and its modules.
 type device struct {
 	identity
+	place
 	disabled     bool
 	statusReason *string
 	statusTime   time.Time
@@ -46,8 +47,8 @@ type authentication struct {
 	thumbprint1, thumbprint2 *string
 }
 
-// Device is a device identity as the service API shows it. Taken in, only status, statusReason and authentication
-// count. Source: Azure/azure-iot-hub-node, src/service.json.
+// Device is a device identity as the service API shows it. Taken in, only status, statusReason, authentication,
+// capabilities and scopes count. Source: Azure/azure-iot-hub-node, src/service.json.
 type Device struct {
 	DeviceID                   string          `json:"deviceId"`
 	GenerationID               string          `json:"generationId"`
@@ -220,7 +221,9 @@ func (d *device) show() Device {
 		LastActivityTime:           hubTime(d.activity),
 		CloudToDeviceMessageCount:  len(d.mail.all),
 		Authentication:             d.auth.show(),
-		Capabilities:               &Capabilities{},
+		Capabilities:               &Capabilities{IoTEdge: d.edge},
+		DeviceScope:                d.scope,
+		ParentScopes:               d.parents,
 	}
 }
 

@@ -51,13 +51,23 @@ func (h *Hub) Modules(device string) ([]Module, error) {
 
 // PutModule creates a module if ifMatch is "", and replaces one if it is an etag or "*", like PutDevice.
 func (h *Hub) PutModule(in Module, ifMatch string) (Module, error) {
+	return h.putModuleAs(in, ifMatch, false)
+}
+
+// PutModuleAsDevice is PutModule for the module's device itself, which gives the system's modules their keys too
+// (Azure/iot-identity-service, aziot-cloud-client-async, hub/mod.rs).
+func (h *Hub) PutModuleAsDevice(in Module, ifMatch string) (Module, error) {
+	return h.putModuleAs(in, ifMatch, true)
+}
+
+func (h *Hub) putModuleAs(in Module, ifMatch string, asDevice bool) (Module, error) {
 	h.mu.Lock()
 	defer h.unlock()
-	if err := checkModule(in); err != nil {
-		return Module{}, err
-	}
 	d, err := h.parent(in.DeviceID)
 	if err != nil {
+		return Module{}, err
+	}
+	if err := checkModule(d, in, asDevice); err != nil {
 		return Module{}, err
 	}
 	m, err := h.putModule(d, in, ifMatch)
@@ -67,11 +77,17 @@ func (h *Hub) PutModule(in Module, ifMatch string) (Module, error) {
 	return m.showModule(), nil
 }
 
-func checkModule(in Module) *Error {
-	if in.ModuleID == "" {
+func checkModule(d *device, in Module, asDevice bool) *Error {
+	id := ID{in.DeviceID, in.ModuleID}
+	switch {
+	case in.ModuleID == "":
 		return argument("moduleId is missing")
+	case !d.isSystems(in.ModuleID):
+		return checkID(id)
+	case !asDevice:
+		return systemModule(id)
 	}
-	return checkID(ID{in.DeviceID, in.ModuleID})
+	return nil
 }
 
 func (h *Hub) putModule(d *device, in Module, ifMatch string) (*identity, *Error) {
@@ -102,6 +118,9 @@ func (h *Hub) putModule(d *device, in Module, ifMatch string) (*identity, *Error
 	}
 	h.replace(m, auth)
 	m.managedBy = text(in.ManagedBy)
+	if d.isSystems(id.Module) {
+		m.managedBy = edgeManager
+	}
 	h.changedIdentity(id)
 	h.emitChange(id, exists)
 	return m, nil
@@ -114,6 +133,9 @@ func (h *Hub) DeleteModule(id ID, ifMatch string) error {
 	d, err := h.parent(id.Device)
 	if err != nil {
 		return err
+	}
+	if d.isSystems(id.Module) {
+		return systemModule(id)
 	}
 	if err := h.deleteModule(d, id, ifMatch); err != nil {
 		return err

@@ -68,14 +68,14 @@ func (h *Hub) Devices(top int) []Device {
 func (h *Hub) PutDevice(in Device, ifMatch string) (Device, error) {
 	h.mu.Lock()
 	defer h.unlock()
-	d, err := h.putDevice(in, ifMatch)
+	d, err := h.putDevice(in, ifMatch, false)
 	if err != nil {
 		return Device{}, err
 	}
 	return d.show(), nil
 }
 
-func (h *Hub) putDevice(in Device, ifMatch string) (*device, *Error) {
+func (h *Hub) putDevice(in Device, ifMatch string, imported bool) (*device, *Error) {
 	id := ID{Device: in.DeviceID}
 	if err := checkDevice(in); err != nil {
 		return nil, err
@@ -86,6 +86,7 @@ func (h *Hub) putDevice(in Device, ifMatch string) (*device, *Error) {
 	}
 	now := time.Now()
 	d, exists := h.devices[id.Device]
+	var where place
 	switch {
 	case ifMatch == "" && exists:
 		return nil, &Error{Code: 409001, Name: "DeviceAlreadyExists", Text: "A device with ID '" + id.Device + "' is already registered."}
@@ -93,7 +94,11 @@ func (h *Hub) putDevice(in Device, ifMatch string) (*device, *Error) {
 		if err := h.room(); err != nil {
 			return nil, err
 		}
-		d = &device{identity: h.newIdentity(id, now), modules: map[string]*identity{}}
+		n := h.newIdentity(id, now)
+		if where, err = h.placed(in, nil, n.generation, imported); err != nil {
+			return nil, err
+		}
+		d = &device{identity: n, modules: map[string]*identity{}}
 		h.devices[id.Device] = d
 	case !exists:
 		return nil, deviceNotFound(id)
@@ -101,11 +106,15 @@ func (h *Hub) putDevice(in Device, ifMatch string) (*device, *Error) {
 		if err := staleETag(ifMatch, identityETag(d.etag)); err != nil {
 			return nil, err
 		}
+		if where, err = h.placed(in, d, d.generation, imported); err != nil {
+			return nil, err
+		}
 	}
 	h.replace(&d.identity, auth)
 	h.setStatus(d, in, now)
 	h.changedIdentity(id)
 	h.emitChange(id, exists)
+	h.put(d, where)
 	return d, nil
 }
 
@@ -118,10 +127,6 @@ func checkDevice(in Device) *Error {
 		return argument("status %q: want enabled or disabled", in.Status)
 	case utf8.RuneCountInString(text(in.StatusReason)) > maxReason:
 		return argument("statusReason is longer than %d characters", maxReason)
-	case in.Capabilities != nil && in.Capabilities.IoTEdge:
-		return &Error{Code: 400003, Name: "InvalidOperation", Text: "this hub is simulated and has no IoT Edge devices; leave capabilities.iotEdge out"}
-	case in.DeviceScope != "" || len(in.ParentScopes) > 0:
-		return &Error{Code: 400028, Name: "InvalidDeviceScope", Text: "no IoT Edge device has this scope: this hub is simulated and has none"}
 	}
 	return nil
 }
@@ -190,7 +195,7 @@ func (h *Hub) room() *Error {
 }
 
 func (h *Hub) roomOn(d *device) *Error {
-	if n := len(d.modules); n >= h.moduleLimit {
+	if n := d.ownModules(); n >= h.moduleLimit {
 		return tooManyModules(d.id.Device, n, h.moduleLimit)
 	}
 	return h.room()

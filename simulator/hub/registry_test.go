@@ -290,7 +290,7 @@ func TestDeviceRefused(t *testing.T) {
 		{"status", Device{DeviceID: "x", Status: "asleep"}, 400004},
 		{"reason", Device{DeviceID: "x", StatusReason: &long}, 400004},
 		{"longest reason", Device{DeviceID: "x", StatusReason: &fits}, 0},
-		{"edge", Device{DeviceID: "x", Capabilities: &Capabilities{IoTEdge: true}}, 400003},
+		{"edge", Device{DeviceID: "x", Capabilities: &Capabilities{IoTEdge: true}}, 0},
 		{"scope", Device{DeviceID: "x", DeviceScope: "ms-azure-iot-edge://y-1"}, 400028},
 	} {
 		_, err := New(Options{}).PutDevice(c.in, "")

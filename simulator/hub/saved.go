@@ -126,6 +126,9 @@ type savedDevice struct {
 	Disabled     bool       `json:"disabled,omitempty"`
 	StatusReason *string    `json:"statusReason,omitempty"`
 	StatusTime   *time.Time `json:"statusTime,omitempty"`
+	Edge         bool       `json:"edge,omitempty"`
+	Scope        string     `json:"scope,omitempty"`
+	Parents      []string   `json:"parents,omitempty"`
 }
 
 var deviceKind = kind{
@@ -140,6 +143,9 @@ var deviceKind = kind{
 			Disabled:      d.disabled,
 			StatusReason:  d.statusReason,
 			StatusTime:    savedTime(d.statusTime),
+			Edge:          d.edge,
+			Scope:         d.scope,
+			Parents:       d.parents,
 		}
 	},
 	keys: func(h *Hub) []string { return slices.Collect(maps.Keys(h.devices)) },
@@ -155,6 +161,7 @@ var deviceKind = kind{
 		}
 		h.devices[key] = &device{
 			identity:     n,
+			place:        place{s.Edge, s.Scope, s.Parents},
 			disabled:     s.Disabled,
 			statusReason: s.StatusReason,
 			statusTime:   loadedTime(s.StatusTime),
@@ -226,7 +233,7 @@ func (n *identity) save() savedIdentity {
 }
 
 func (s *savedIdentity) load(id ID) (identity, error) {
-	if err := checkID(id); err != nil {
+	if err := checkAnyID(id); err != nil {
 		return identity{}, err
 	}
 	if s.Generation == "" || s.Twin.Writes == 0 {

@@ -72,6 +72,8 @@ type Twin struct {
 	Tags                      map[string]any `json:"tags,omitempty"`
 	Properties                Properties     `json:"properties"`
 	Capabilities              *Capabilities  `json:"capabilities,omitempty"`
+	DeviceScope               string         `json:"deviceScope,omitempty"`
+	ParentScopes              []string       `json:"parentScopes,omitempty"`
 }
 
 // Properties are the sections of a twin, each with its $metadata and $version.
@@ -113,7 +115,8 @@ func showTwin(n *identity, d *device) Twin {
 	}
 	out.CloudToDeviceMessageCount = len(n.mail.all)
 	if n.id.Module == "" {
-		out.Capabilities = &Capabilities{}
+		out.Capabilities = &Capabilities{IoTEdge: d.edge}
+		out.DeviceScope, out.ParentScopes = d.scope, d.parents
 	}
 	return out
 }
