@@ -10,8 +10,12 @@ import (
 )
 
 // Env says where a running simulator is, as name and value pairs for a shell: HUB_HOST, HUB_IP, MQTT_PORT, HTTPS_PORT,
-// CA_FILE, HUB_CS (the owner's connection string), and RIG_DIR where fake hardware runs.
+// CA_FILE, HUB_CS (the owner's connection string), HUB_CS_SERVICE and the like (those of the shared access policies), and
+// RIG_DIR where fake hardware runs.
 type Env map[string]string
+
+// PolicyVariable names the variable that has a shared access policy's connection string.
+func PolicyVariable(policy string) string { return "HUB_CS_" + strings.ToUpper(policy) }
 
 // Format writes one NAME='value' a line, to be sourced by any POSIX shell.
 func (e Env) Format() []byte {

@@ -158,6 +158,9 @@ func (s *Simulator) describe(ca *authority) error {
 		"CA_FILE":    caPath,
 		"HUB_CS":     s.Hub.OwnerConnectionString(),
 	}
+	for name, text := range s.Hub.PolicyConnectionStrings() {
+		s.Env[PolicyVariable(name)] = text
+	}
 	if s.rig != nil {
 		if s.Env["RIG_DIR"], err = filepath.Abs(s.conf.Dir); err != nil {
 			return err

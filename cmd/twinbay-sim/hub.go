@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,12 +36,15 @@ func (f *hubFlags) register(c *cobra.Command) {
 func (f *hubFlags) client() (*admin.Client, error) {
 	conf := admin.Config{ConnectionString: f.connection, Address: f.address}
 	ca := f.ca
+	env, err := f.env()
 	if conf.ConnectionString == "" {
-		env, err := f.env()
 		if err != nil {
 			return nil, err
 		}
 		conf.ConnectionString = env["HUB_CS"]
+	}
+	// A connection string for the simulator that runs here need not say where that is. A cloud's hub has another name.
+	if host, _ := admin.Parts(conf.ConnectionString); err == nil && (f.connection == "" || host == env["HUB_HOST"]) {
 		if conf.Address == "" && env["HTTPS_PORT"] != "" {
 			conf.Address = env["HUB_IP"] + ":" + env["HTTPS_PORT"]
 		}
@@ -61,8 +65,9 @@ func (f *hubFlags) client() (*admin.Client, error) {
 func (f *hubFlags) env() (simulator.Env, error) {
 	if os.Getenv("HUB_CS") != "" {
 		env := simulator.Env{}
-		for _, name := range []string{"HUB_CS", "HUB_IP", "HTTPS_PORT", "CA_FILE"} {
-			env[name] = os.Getenv(name)
+		for _, pair := range os.Environ() {
+			name, value, _ := strings.Cut(pair, "=")
+			env[name] = value
 		}
 		return env, nil
 	}
@@ -90,7 +95,7 @@ func addHubCommands(root *cobra.Command) {
 	module.AddCommand(registryCommands(f, "DEVICE/MODULE")...)
 	module.AddCommand(listModules(f))
 	twin.AddCommand(twinShow(f), twinSet(f))
-	for _, c := range []*cobra.Command{device, module, twin, methodCommand(f), eventsCommand(f)} {
+	for _, c := range []*cobra.Command{device, module, twin, methodCommand(f), eventsCommand(f), tokenCommand(f)} {
 		f.register(c)
 		root.AddCommand(c)
 	}

@@ -53,6 +53,12 @@ func TestOperatorsCommands(t *testing.T) {
 		{[]string{"twin", "set", "vending-1/climate", `{"interval_ms"`}, 2, "", "no JSON object"},
 		{[]string{"twin", "show", "vending-1"}, 0, `"site": "lobby"`, ""},
 		{[]string{"method", "vending-1/door", "readState"}, 1, "", "DeviceNotOnline"},
+		{[]string{"sas-token", "--policy", "service", "--resource", "twins/vending-1/modules/coins", "--for", "24h"}, 0,
+			"SharedAccessSignature sr=localhost%2Ftwins%2Fvending-1%2Fmodules%2Fcoins&sig=", ""},
+		{[]string{"sas-token", "--connection-string"}, 0, "HostName=localhost;SharedAccessSignature=SharedAccessSignature sr=localhost&sig=", ""},
+		{[]string{"sas-token", "--policy", "nobody"}, 2, "", "no policy"},
+		{[]string{"sas-token", "--for", "0s"}, 2, "", "time to come"},
+		{[]string{"sas-token", "--policy", "service", "--hub", "HostName=h;SharedAccessKeyName=x;SharedAccessKey=a2V5"}, 1, "", `of policy "x"`},
 		{[]string{"device", "show", "vending-1/door"}, 2, "", "want DEVICE"},
 		{[]string{"module", "show"}, 2, "", "usage: twinbay-sim module show DEVICE/MODULE"},
 		{[]string{"device", "create", "x", "--nonsense"}, 2, "", "--nonsense"},
@@ -67,6 +73,38 @@ func TestOperatorsCommands(t *testing.T) {
 				t.Error("an error shows a key")
 			}
 		})
+	}
+}
+
+// A department has a connection string with a token, which reaches its component and nothing else.
+func TestDepartmentsToken(t *testing.T) {
+	dir := t.TempDir()
+	run := func(what string) string {
+		var out, diag bytes.Buffer
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		script := `sim() { TWINBAY_SIM_ARGS=$(printf '%s\n' "$@" | sed '$!b;s/$//') "$0"; }
+			unset HUB_CS HUB_HOST HUB_IP HTTPS_PORT CA_FILE TWINBAY_SIM_ARGS
+			coins=$(sim sas-token --env-file ` + dir + `/hub.env --policy service --resource twins/vending-1/modules/coins --connection-string)
+			sim ` + what + ` --env-file ` + dir + `/hub.env --hub "$coins" 2>&1`
+		Main(t.Context(), []string{"serve", "--dir", dir, "--mqtt-port", "0", "--https-port", "0", "--no-rig",
+			"--seed", "../../firmware-configs/vending-machine/seed.toml", "--", "sh", "-c", script, self}, strings.NewReader(""), &out, &diag)
+		return out.String()
+	}
+	for _, c := range []struct{ what, says string }{
+		{"twin show vending-1/coins", `"moduleId": "coins"`},
+		{"method vending-1/coins readCoins", "DeviceNotOnline"},
+		{"twin show vending-1/climate", "401 IotHubUnauthorizedAccess"},
+		{"twin show vending-1", "401 IotHubUnauthorizedAccess"},
+		{"module show vending-1/coins", "401 IotHubUnauthorizedAccess"},
+		{"device list", "401 IotHubUnauthorizedAccess"},
+		{"sas-token", "only a policy's key"},
+	} {
+		if got := run(c.what); !strings.Contains(got, c.says) {
+			t.Errorf("%s: %s\nwant %s", c.what, got, c.says)
+		}
 	}
 }
 

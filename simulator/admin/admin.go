@@ -28,7 +28,7 @@ const (
 
 // Config says which hub, and as whom.
 type Config struct {
-	ConnectionString string // HostName=…;SharedAccessKeyName=…;SharedAccessKey=…
+	ConnectionString string // HostName=…;SharedAccessKeyName=…;SharedAccessKey=…, or HostName=…;SharedAccessSignature=…
 	Address          string // "ip:port" to dial; "" means the connection string's host, port 443
 	CA               []byte // PEM; nil means the system's roots
 }
@@ -225,7 +225,7 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin: %s %s: %w", r.method, r.path, err)
 	}
-	req.Header.Set("Authorization", c.conn.token(time.Now().Add(tokenTTL)))
+	req.Header.Set("Authorization", c.conn.token("", time.Now().Add(tokenTTL)))
 	req.Header.Set("Content-Type", "application/json; charset=utf-8")
 	if r.ifMatch != "" {
 		req.Header.Set("If-Match", r.ifMatch)

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // connectionString is an owner's or a service policy's way to prove itself. Source: Microsoft Learn, "Control access to
@@ -18,6 +20,7 @@ import (
 type connectionString struct {
 	host, policy string
 	key          []byte
+	signature    string // a SAS token that somebody else has made, in the place of policy and key
 }
 
 // hostLetters is what a host name is made of.
@@ -41,6 +44,11 @@ func parseConnectionString(text string) (connectionString, error) {
 				return c, errors.New("connection string: SharedAccessKey is not base64: copy it whole, with the = at its end")
 			}
 			c.key = key
+		case "SharedAccessSignature":
+			if err := checkToken(value, time.Now()); err != nil {
+				return c, err
+			}
+			c.signature = value
 		case "DeviceId", "ModuleId":
 			return c, fmt.Errorf("connection string: it is a device's or module's (%s); this needs a hub policy's, as of iothubowner", name)
 		}
@@ -50,6 +58,8 @@ func parseConnectionString(text string) (connectionString, error) {
 		return c, errors.New("connection string: HostName is missing")
 	case strings.Trim(c.host, hostLetters) != "":
 		return c, errors.New("connection string: HostName is no host name; a port does not belong there, give it with the address to dial")
+	case c.signature != "":
+		return c, nil
 	case c.policy == "":
 		return c, errors.New("connection string: SharedAccessKeyName is missing; take one of a hub policy, as of iothubowner")
 	case len(c.key) == 0:
@@ -58,14 +68,70 @@ func parseConnectionString(text string) (connectionString, error) {
 	return c, nil
 }
 
-// token signs a SAS token for the whole hub.
-func (c connectionString) token(expires time.Time) string {
-	sr := url.QueryEscape(c.host)
+// checkToken finds out what is wrong with a SAS token before a hub answers with nothing but "Unauthorized". It never
+// says the token itself.
+func checkToken(token string, now time.Time) error {
+	fields, isSAS := strings.CutPrefix(token, "SharedAccessSignature ")
+	if !isSAS || strings.ContainsFunc(token, unicode.IsControl) {
+		return errors.New("connection string: SharedAccessSignature is no SAS token; it begins with \"SharedAccessSignature sr=\"")
+	}
+	for field := range strings.SplitSeq(fields, "&") {
+		text, isExpiry := strings.CutPrefix(field, "se=")
+		if !isExpiry {
+			continue
+		}
+		se, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return errors.New("connection string: se of the SAS token is not a number of seconds")
+		}
+		if at := time.Unix(se, 0); at.Before(now) {
+			return fmt.Errorf("connection string: its SAS token ran out at %s; have a new one made with `twinbay-sim sas-token`", at.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// token is a SAS token for a part of the hub, "" for the whole. A connection string with a token has that one only.
+func (c connectionString) token(resource string, expires time.Time) string {
+	if c.signature != "" {
+		return c.signature
+	}
+	if resource != "" {
+		resource = "/" + resource
+	}
+	sr := url.QueryEscape(c.host + resource)
 	se := fmt.Sprint(expires.Unix())
 	mac := hmac.New(sha256.New, c.key)
 	mac.Write([]byte(sr + "\n" + se))
 	return "SharedAccessSignature sr=" + sr + "&sig=" + url.QueryEscape(base64.StdEncoding.EncodeToString(mac.Sum(nil))) +
 		"&se=" + se + "&skn=" + url.QueryEscape(c.policy)
+}
+
+// Parts are the hub's name and the policy's in a connection string, without a look at the rest.
+func Parts(connectionString string) (host, policy string) {
+	for part := range strings.SplitSeq(strings.TrimSpace(connectionString), ";") {
+		name, value, _ := strings.Cut(part, "=")
+		switch name {
+		case "HostName":
+			host = value
+		case "SharedAccessKeyName":
+			policy = value
+		}
+	}
+	return host, policy
+}
+
+// Token makes a SAS token that reaches no more than a part of the hub: resource is a path below its host, with ids as
+// they are, such as twins/vending-1/modules/coins, and "" is the whole hub. It makes no call.
+func Token(connectionString, resource string, expires time.Time) (string, error) {
+	c, err := parseConnectionString(connectionString)
+	switch {
+	case err != nil:
+		return "", err
+	case c.signature != "":
+		return "", errors.New("connection string: it holds a SAS token, and only a policy's key can sign another one")
+	}
+	return c.token(strings.Trim(resource, "/"), expires), nil
 }
 
 // ConnectionString answers what a device or module needs to connect: its host, ids and primary key.

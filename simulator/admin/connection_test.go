@@ -19,6 +19,11 @@ func TestParseConnectionString(t *testing.T) {
 		{"no policy", "HostName=h;SharedAccessKey=a2V5", "SharedAccessKeyName is missing"},
 		{"no key", "HostName=h;SharedAccessKeyName=p", "SharedAccessKey is missing"},
 		{"a device's", "HostName=h;DeviceId=d;SharedAccessKey=a2V5", "hub policy"},
+		{"a token", "HostName=h;SharedAccessSignature=SharedAccessSignature sr=h&sig=eA%3D%3D&se=99999999999&skn=p", ""},
+		{"a token that ran out", "HostName=h;SharedAccessSignature=SharedAccessSignature sr=h&sig=eA%3D%3D&se=1&skn=p", "ran out at 1970-01-01T00:00:01Z"},
+		{"a token of no time", "HostName=h;SharedAccessSignature=SharedAccessSignature sr=h&sig=eA%3D%3D&se=x&skn=p", "number of seconds"},
+		{"no token", "HostName=h;SharedAccessSignature=sr=h", "no SAS token"},
+		{"a token on two lines", "HostName=h;SharedAccessSignature=SharedAccessSignature sr=h\r\nX: y", "no SAS token"},
 		{"empty", "", "HostName is missing"},
 	} {
 		_, err := parseConnectionString(c.text)
@@ -47,6 +52,7 @@ func TestParseID(t *testing.T) {
 func FuzzConnectionString(f *testing.F) {
 	f.Add("HostName=h;SharedAccessKeyName=p;SharedAccessKey=a2V5")
 	f.Add("HostName=h;SharedAccessKeyName=p;SharedAccessKey=TopSecretKey?")
+	f.Add("HostName=h;SharedAccessSignature=SharedAccessSignature sr=h&sig=eA%3D%3D&se=99999999999&skn=p")
 	f.Add("SharedAccessKey=====;;=;DeviceId")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := parseConnectionString(text)
@@ -58,7 +64,13 @@ func FuzzConnectionString(f *testing.F) {
 			}
 			return
 		}
-		token := c.token(time.Unix(1767225600, 0))
+		if c.signature != "" {
+			if token := c.token("", time.Time{}); strings.ContainsAny(token, "\r\n") {
+				t.Errorf("token of %q: %q", text, token)
+			}
+			return
+		}
+		token := c.token("", time.Unix(1767225600, 0))
 		if !strings.HasPrefix(token, "SharedAccessSignature sr="+c.host+"&sig=") || strings.ContainsAny(token, "\r\n") || strings.Count(token, "&") != 3 {
 			t.Errorf("token of %q: %s", text, token)
 		}

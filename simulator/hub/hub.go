@@ -83,12 +83,20 @@ func (h *Hub) HostName() string { return h.host }
 
 // OwnerConnectionString is the connection string of the policy iothubowner, or of the first policy when there is none.
 func (h *Hub) OwnerConnectionString() string {
-	i := max(0, slices.IndexFunc(h.policies, func(p Policy) bool { return p.Name == ownerPolicy }))
-	if len(h.policies) == 0 {
-		return ""
+	all := h.PolicyConnectionStrings()
+	if text, ok := all[ownerPolicy]; ok || len(h.policies) == 0 {
+		return text
 	}
-	p := h.policies[i]
-	return "HostName=" + h.host + ";SharedAccessKeyName=" + p.Name + ";SharedAccessKey=" + p.PrimaryKey
+	return all[h.policies[0].Name]
+}
+
+// PolicyConnectionStrings are the connection strings of all shared access policies, by the policies' names.
+func (h *Hub) PolicyConnectionStrings() map[string]string {
+	all := map[string]string{}
+	for _, p := range h.policies {
+		all[p.Name] = "HostName=" + h.host + ";SharedAccessKeyName=" + p.Name + ";SharedAccessKey=" + p.PrimaryKey
+	}
+	return all
 }
 
 // ConnectionString is what an identity connects with: host, ids and primary key.

@@ -54,8 +54,11 @@ func (h *Hub) policy(name string) (Policy, bool) {
 }
 
 // AuthService checks the token of a request to the service API, as in the Authorization header: whether it is signed by
-// a policy that has the permission, and covers path, which is decoded and begins with a slash. The error says no more
-// than the hub's; the event of the refusal says why.
+// a policy that has the permission, and covers path, which is decoded and begins with a slash. It covers path if its sr is
+// the hub, or the hub and the first segments of path, so that a token may be for one twin and its direct methods alone:
+// Microsoft Learn, "Control access to IoT Hub by using shared access signatures", Security tokens. The same page has the
+// resource in lower case: ids that differ in case only are one to a token. The error says no more than the hub's; the
+// event of the refusal says why.
 func (h *Hub) AuthService(token string, want Permission, path string) error {
 	err := h.checkService(token, want, path)
 	if err == nil {
@@ -65,6 +68,22 @@ func (h *Hub) AuthService(token string, want Permission, path string) error {
 	defer h.unlock()
 	h.emit(Event{Kind: "refused", Detail: path + ": " + err.reason()})
 	return err
+}
+
+// AuthModules checks the token of a request about a device's modules: a policy's, as AuthService does, or one that the
+// device has signed with its own key, for it may manage its modules (Azure/iot-identity-service,
+// aziot-cloud-client-async, hub/mod.rs). asDevice tells which of the two it was. Whether a device has to be an IoT Edge
+// device for that is written nowhere; here, any may, as Identity Service takes it for granted.
+func (h *Hub) AuthModules(device, token string, want Permission, path string) (asDevice bool, err error) {
+	if s, bad := parseSAS(token); bad != nil || s.policy != "" {
+		return false, h.AuthService(token, want, path)
+	}
+	h.mu.Lock()
+	defer h.unlock()
+	if _, bad := h.authSAS(ID{Device: device}, token, time.Now()); bad != nil {
+		return false, h.refuse(ID{Device: device}, unauthorized("%s: %s", path, bad.reason()))
+	}
+	return true, nil
 }
 
 func (h *Hub) checkService(token string, want Permission, path string) *Error {

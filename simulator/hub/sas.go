@@ -132,7 +132,11 @@ func (s *sasToken) spellings(unescapes int) []string {
 // case are the same here (Azure/iot-identity-service lower-cases the audience); whose key must have signed was decided
 // with case. A resource comes unescaped (C SDK), escaped (most), or with the ids escaped once more (C# through an edge).
 func (s *sasToken) covers(host string, path []string) bool {
-	for _, text := range s.spellings(2) {
+	unescapes := 2
+	if s.policy != "" {
+		unescapes = 1 // what a policy has signed for the device "a%2Fb" is not for "a", whatever is below it
+	}
+	for _, text := range s.spellings(unescapes) {
 		segments := strings.Split(strings.TrimSuffix(text, "/"), "/")
 		if sameHost(segments[0], host) && isPrefix(segments[1:], path) {
 			return true

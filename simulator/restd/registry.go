@@ -3,6 +3,7 @@ package restd
 import (
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/twinbay/twinbay/simulator/hub"
 )
@@ -19,6 +20,11 @@ var registryRoutes = []route{
 	{"DELETE", "devices/{device}/modules/{module}", hub.RegistryWrite, (*Server).deleteModule},
 	{"GET", "statistics/devices", hub.RegistryRead, (*Server).deviceStatistics},
 	{"GET", "statistics/service", hub.RegistryRead, (*Server).serviceStatistics},
+}
+
+// devicesOwn tells whether a device may do this by its own credential: manage its modules.
+func (rt route) devicesOwn() bool {
+	return rt.want&(hub.RegistryRead|hub.RegistryWrite) != 0 && strings.HasPrefix(rt.path, "devices/{device}/modules")
 }
 
 func (s *Server) listDevices(x *exchange) error {
@@ -105,7 +111,11 @@ func (s *Server) putModule(x *exchange) error {
 	if err := sameID("moduleId", &in.ModuleID, x.id.Module); err != nil {
 		return err
 	}
-	m, err := s.hub.PutModule(in, x.ifMatch())
+	put := s.hub.PutModule
+	if x.asDevice {
+		put = s.hub.PutModuleAsDevice
+	}
+	m, err := put(in, x.ifMatch())
 	if err != nil {
 		return err
 	}

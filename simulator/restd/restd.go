@@ -69,6 +69,8 @@ type exchange struct {
 	id    hub.ID            // of the path
 	names map[string]string // of the path: what else it names in braces
 	limit int64             // bytes that the body may have; 0 means maxBody
+
+	asDevice bool // the caller is the path's device, by its own credential
 }
 
 // ServeHTTP implements http.Handler.
@@ -111,10 +113,15 @@ func (s *Server) serve(x *exchange) error {
 // authorize checks the token of a request: a policy's, or that of the identity whose path it is.
 func (s *Server) authorize(x *exchange, rt route) error {
 	token := x.r.Header.Get("Authorization")
-	if rt.want != 0 {
-		return s.hub.AuthService(token, rt.want, x.r.URL.Path)
+	var err error
+	switch {
+	case rt.devicesOwn():
+		x.asDevice, err = s.hub.AuthModules(x.id.Device, token, rt.want, x.r.URL.Path)
+	case rt.want != 0:
+		err = s.hub.AuthService(token, rt.want, x.r.URL.Path)
+	default:
+		_, err = s.hub.AuthSAS(x.id, token)
 	}
-	_, err := s.hub.AuthSAS(x.id, token)
 	return err
 }
 
