@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twinbay/twinbay/simulator/blobs"
 	"github.com/twinbay/twinbay/simulator/hub"
 	"github.com/twinbay/twinbay/simulator/mqttd"
 	"github.com/twinbay/twinbay/simulator/restd"
@@ -59,7 +60,7 @@ func Start(ctx context.Context, c Config) (*Simulator, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("simulator: folder: %w", err)
 	}
-	s := &Simulator{conf: c, Hub: hub.New(hub.Options{HostName: c.HostName, ModuleLimit: c.ModuleLimit})}
+	s := &Simulator{conf: c, Hub: hub.New(hub.Options{HostName: c.HostName, ModuleLimit: c.ModuleLimit, Storage: blobs.Storage{}})}
 	err := s.open(ctx)
 	if err != nil {
 		s.close()
@@ -203,6 +204,7 @@ func (s *Simulator) Run(ctx context.Context) error {
 }
 
 func (s *Simulator) close() {
+	s.Hub.Close()
 	if s.Env != nil && s.conf.EnvFile != "" {
 		os.Remove(s.conf.EnvFile)
 	}

@@ -140,15 +140,21 @@ func (e *ExportImportDevice) operation() string {
 // (measured: github.com/mwalser/terraform-provider-iothub, CONCEPT.md). After an error the identity may be there
 // without the twin of the line, if the twin was what was wrong.
 func (h *Hub) Import(line ExportImportDevice) error {
-	if line.Status == "" {
-		return argument("%s: status is missing; an import wants it on each line", line.ID)
-	}
 	h.mu.Lock()
 	defer h.unlock()
-	if _, err := h.apply(line); err != nil {
+	if err := h.importOne(line); err != nil {
 		return err
 	}
 	return nil
+}
+
+// importOne is Import under the lock.
+func (h *Hub) importOne(line ExportImportDevice) *Error {
+	if line.Status == "" {
+		return argument("%s: status is missing; an import wants it on each line", line.ID)
+	}
+	_, err := h.apply(line)
+	return err
 }
 
 // apply does one line. withoutTwin says that an identity has been created and that err is about its twin alone.

@@ -24,6 +24,7 @@ type Options struct {
 
 	TimeToLive    time.Duration // of cloud-to-device messages that don't say, 1 min to 2 days; 0 means 1 h
 	MaxDeliveries int           // how often a cloud-to-device message may be abandoned, 1 to 100; 0 means 10
+	Storage       Storage       // for import and export; nil means that there is none
 }
 
 // Hub is one IoT hub. Make it with New; its methods may be called from any goroutine, and every error is an *Error.
@@ -33,6 +34,7 @@ type Hub struct {
 	policies    []Policy
 	ttl         time.Duration
 	deliveries  int
+	storage     Storage
 
 	mu       sync.Mutex
 	later    []func() // what to do after unlocking
@@ -45,6 +47,8 @@ type Hub struct {
 	faults   []*faultRule
 	watchers map[*watcher]struct{}
 	feedback feedback
+
+	importExports importExports
 
 	journal Journal      // nil: nothing outlives the process
 	dirty   []changedKey // by the section that holds the lock
@@ -73,6 +77,7 @@ func New(o Options) *Hub {
 		policies:    slices.Clone(o.Policies),
 		ttl:         min(max(o.TimeToLive, minTTL), maxTTL),
 		deliveries:  min(max(o.MaxDeliveries, 1), 100),
+		storage:     o.Storage,
 		devices:     map[string]*device{},
 		watchers:    map[*watcher]struct{}{},
 	}

@@ -6,20 +6,35 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
 // tape is a journal in memory.
 type tape struct {
+	mu      sync.Mutex
 	changes [][]Record
 	synced  int // how many of them
 }
 
-func (j *tape) Append(change []Record) { j.changes = append(j.changes, change) }
-func (j *tape) Sync()                  { j.synced = len(j.changes) }
+func (j *tape) Append(change []Record) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.changes = append(j.changes, change)
+}
 
-func (j *tape) records() []Record { return slices.Concat(j.changes...) }
+func (j *tape) Sync() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.synced = len(j.changes)
+}
+
+func (j *tape) records() []Record {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Concat(j.changes...)
+}
 
 func taped(t *testing.T) (*Hub, *tape) {
 	t.Helper()
@@ -181,12 +196,15 @@ func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 		"sequence": {counters},
 		"feedback": {feedbacks},
 		"made":     {counters},
+
+		"importExports": {importExportJobs},
 	}
 	volatile := map[string]string{
 		"host":        "an option",
 		"moduleLimit": "an option",
 		"ttl":         "an option",
 		"deliveries":  "an option",
+		"storage":     "an option",
 		"mu":          "the lock",
 		"later":       "of a section under the lock",
 		"dirty":       "of a section under the lock",

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twinbay/twinbay/simulator/blobs"
 	"github.com/twinbay/twinbay/simulator/hub"
 	"github.com/twinbay/twinbay/simulator/mqttd"
 )
@@ -59,6 +60,9 @@ func New(t testing.TB, options ...hub.Options) *Hub {
 		o = options[0]
 	}
 	o.HostName = host
+	if o.Storage == nil {
+		o.Storage = blobs.Storage{}
+	}
 	h := &Hub{Hub: hub.New(o), t: t, certs: certs}
 	h.door = mqttd.New(h.Hub, nil)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -73,6 +77,7 @@ func New(t testing.TB, options ...hub.Options) *Hub {
 	h.Up()
 	t.Cleanup(func() {
 		h.Down()
+		h.Close()
 		cancel()
 		h.wg.Wait()
 	})

@@ -59,7 +59,7 @@ type route struct {
 }
 
 // routes are all operations; each family's stand beside their handlers.
-var routes = slices.Concat(queryRoutes, registryRoutes, twinRoutes, methodRoutes, simRoutes)
+var routes = slices.Concat(queryRoutes, registryRoutes, twinRoutes, methodRoutes, importExportRoutes, simRoutes)
 
 // exchange is one request and its answer.
 type exchange struct {
