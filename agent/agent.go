@@ -33,6 +33,9 @@ type Config struct {
 
 	// Dial makes the connection of one identity; nil means TCP with TLS by the device file.
 	Dial func(id identity.ID) iothub.Dial
+	// Network calls its function when a network link comes up, until ctx ends; nil means that nobody tells, and each
+	// session finds out by its next try. It is netlink.Watch in a program.
+	Network func(ctx context.Context, up func()) error
 	// Start starts a component's module; nil means a process of its own.
 	Start func(ctx context.Context, m config.Module) (host.Instance, error)
 }
@@ -44,6 +47,9 @@ type Agent struct {
 	log     *slog.Logger
 	logs    *local.Logs
 	dial    func(identity.ID) iothub.Dial
+	network func(context.Context, func()) error
+	link    iothub.Signal // raised by network
+	pace    iothub.Pace   // of the connects of all identities
 	start   func(context.Context, config.Module) (host.Instance, error)
 	began   time.Time
 
@@ -69,7 +75,7 @@ func New(c Config) (*Agent, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Agent{
-		file: c.File, version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, start: c.Start,
+		file: c.File, version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, network: c.Network, start: c.Start,
 		began: time.Now(), owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
 	}
 	if _, err := a.wire(); err != nil {
@@ -118,6 +124,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.claimInOrder()
 	a.log.Info("the agent starts", "version", a.version, "components", len(a.places), "hub", a.file.Hub.Host)
+	if a.network != nil {
+		wg.Go(func() { a.watchNetwork(ctx) })
+	}
 	wg.Go(func() { a.device.run(ctx) })
 	for _, p := range a.places {
 		wg.Go(func() { p.run(ctx) })
@@ -131,6 +140,17 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.Info("the agent stops")
 	return nil
+}
+
+// watchNetwork has sessions that wait for their next try connect at once when a network link comes up.
+func (a *Agent) watchNetwork(ctx context.Context) {
+	err := a.network(ctx, func() {
+		a.log.Debug("a network link has come up")
+		a.link.Raise()
+	})
+	if err != nil {
+		a.log.Debug("nobody tells when a network link comes up: each connection waits for its next try", "error", err)
+	}
 }
 
 // open makes the session of one identity. Its errors are for the person who can mend what they name.
@@ -161,7 +181,8 @@ func (a *Agent) open(owner string, key []string, ref string, log *slog.Logger, s
 	if err != nil {
 		return nil, err
 	}
-	c := iothub.Config{Host: a.file.Hub.Host, Address: a.file.Hub.Address, CA: ca, Credential: cred, Wire: wire, Log: log}
+	c := iothub.Config{Host: a.file.Hub.Host, Address: a.file.Hub.Address, CA: ca, Credential: cred, Wire: wire, Log: log,
+		Pace: &a.pace, Network: &a.link}
 	if a.dial != nil {
 		c.Dial = a.dial(cred.ID)
 	}

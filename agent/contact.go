@@ -168,12 +168,14 @@ func (c *contact) fetched(t iothub.Twin, err error) {
 		c.fetch()
 	case err != nil:
 		c.complain("the twin could not be read", err)
+		c.shown.note(aboutTwin, clip("the twin could not be read, trying again: "+err.Error(), 500))
 		c.loop.after(c.retry.delay(), func() {
 			if c.connected {
 				c.fetch()
 			}
 		})
 	default:
+		c.shown.note(aboutTwin, "")
 		for _, p := range held {
 			c.patch(p)
 		}
@@ -254,6 +256,7 @@ func (c *contact) reported(patch json.RawMessage, version int64, err error) {
 	switch {
 	case err == nil:
 		c.retry.reset()
+		c.shown.note(aboutReport, "")
 		c.tracker.Acked()
 		c.shown.reportedVersion(version)
 	case errors.Is(err, iothub.ErrRejected):
@@ -268,6 +271,7 @@ func (c *contact) reported(patch json.RawMessage, version int64, err error) {
 		}
 		if !errors.Is(err, iothub.ErrOffline) { // else Down says why
 			c.complain("reported properties were not taken, trying again", err)
+			c.shown.note(aboutReport, clip("reported properties were not taken, trying again: "+err.Error(), 500))
 		}
 		c.loop.after(c.retry.delay(), c.report)
 		return

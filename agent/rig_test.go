@@ -284,7 +284,7 @@ const deviceID = "vending-1"
 // newRig makes a device with a component for each name. extra is added to the device file.
 func newRig(t testing.TB, mqtt, extra string, names ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, hub: hubtest.New(t), machines: map[string]*machine{}, running: map[string]*inMemory{}, lives: map[string]int{}, logs: local.NewLogs(0)}
+	r := &rig{t: t, hub: hubtest.New(t, hub.Options{ModuleLimit: 50}), machines: map[string]*machine{}, running: map[string]*inMemory{}, lives: map[string]int{}, logs: local.NewLogs(0)}
 	folder := t.TempDir()
 	var text strings.Builder
 	fmt.Fprintf(&text, "[hub]\nhost = %q\nmqtt = %q\n[agent]\nmodules = %q\n[device]\ncredential = \"file:device.cred\"\n", r.hub.Host(), mqtt, os.Args[0])

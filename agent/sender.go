@@ -79,12 +79,14 @@ func (s *sender) ended(r outbox.Record, err error) {
 	switch {
 	case err == nil:
 		s.hub.retry.reset()
+		s.hub.shown.note(aboutSend, "")
 		s.box.Acked(r.ID)
 	case errors.Is(err, iothub.ErrRejected):
 		s.box.Acked(r.ID) // it would be refused for ever, and hold up what comes behind it
 		s.note("the hub refuses a message; it is dropped", err)
 	case errors.Is(err, iothub.ErrThrottled):
 		s.note("the hub is busy; a message waits", err)
+		s.hub.shown.note(aboutSend, clip("messages wait: "+err.Error(), 500))
 		s.again = append(s.again, r)
 		s.pause()
 	default:

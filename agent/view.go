@@ -2,6 +2,9 @@ package agent
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,9 +19,10 @@ type view struct {
 	mu      sync.Mutex
 	id      identity.ID
 	session *iothub.Session
-	noLink  error     // why there is no session
-	began   time.Time // of having none
-	retry   time.Time // of the next connection
+	noLink  error             // why there is no session
+	began   time.Time         // of having none
+	retry   time.Time         // of the next connection
+	notes   map[string]string // what is wrong with the hub although there may be a connection, by what it is about
 
 	process  local.Process
 	last     local.Reading
@@ -49,6 +53,28 @@ func (v *view) reportedVersion(n int64)   { v.set(func(v *view) { v.reportedVer 
 func (v *view) wanted(doc map[string]any) { v.set(func(v *view) { v.reported = doc }) }
 func (v *view) synced(yes bool)           { v.set(func(v *view) { v.inSync = yes }) }
 
+// note shows what is wrong about one thing; "" is nothing.
+func (v *view) note(about, text string) {
+	v.set(func(v *view) {
+		if text == "" {
+			delete(v.notes, about)
+			return
+		}
+		if v.notes == nil {
+			v.notes = map[string]string{}
+		}
+		v.notes[about] = text
+	})
+}
+
+// Things to note.
+const (
+	aboutTwin    = "twin"    // desired properties cannot be read
+	aboutReport  = "report"  // reported properties are not taken now
+	aboutRefused = "refused" // reported properties that the hub will not have
+	aboutSend    = "send"    // messages are not taken now
+)
+
 // processIs changes the process's state.
 func (v *view) processIs(state string, pid int) {
 	v.set(func(v *view) {
@@ -67,6 +93,11 @@ func (v *view) link() local.Link {
 	}
 	s := v.session.Status()
 	l := local.Link{Connected: s.Connected, Since: s.Since, Reconnects: s.Reconnects, TokenExpires: s.TokenExpires}
+	notes := []string{s.Notice}
+	for _, about := range slices.Sorted(maps.Keys(v.notes)) {
+		notes = append(notes, v.notes[about])
+	}
+	l.Notice = strings.TrimPrefix(strings.Join(notes, "; "), "; ")
 	if s.LastError != nil {
 		l.LastError = s.LastError.Error()
 	}
@@ -90,6 +121,8 @@ func (v *view) health(link local.Link) local.Health {
 		return local.Health{State: local.Degraded, Detail: v.fileNote}
 	case !link.Connected && link.LastError != "":
 		return local.Health{State: local.Degraded, Detail: link.LastError}
+	case link.Notice != "":
+		return local.Health{State: local.Degraded, Detail: link.Notice}
 	}
 	return v.module
 }

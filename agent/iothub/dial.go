@@ -15,6 +15,10 @@ import (
 // mqttPort is MQTT over TLS (Microsoft Learn, "Communicate with your IoT hub by using the MQTT protocol").
 const mqttPort = "8883"
 
+// dialTime is for TCP alone. A SYN that was lost is sent again after 1 and 3 s (tcp(7), RFC 6298): with a connect that
+// is given up in time, the next one finds the network soon after it is back.
+const dialTime = 6 * time.Second
+
 // dialTLS dials TCP and speaks TLS. The host name stays in SNI whatever the address is.
 func dialTLS(cfg Config) Dial {
 	address := cfg.Address
@@ -37,7 +41,7 @@ func dialTLS(cfg Config) Dial {
 		if bad != nil {
 			return nil, bad
 		}
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		conn, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "tcp", address)
 		if err != nil {
 			return nil, fmt.Errorf("connect to %s: %w%s", address, err, dialAdvice(err))
 		}
@@ -60,10 +64,15 @@ func dialAdvice(err error) string {
 		return " (nothing listens there: is the hub running, is hub.address right?)"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return " (no way to it: is the network up?)"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), timedOut(err):
 		return " (no answer: does a firewall close the port?)"
 	}
 	return ""
+}
+
+func timedOut(err error) bool {
+	t, ok := errors.AsType[net.Error](err)
+	return ok && t.Timeout()
 }
 
 func tlsAdvice(err error, cfg Config) string {

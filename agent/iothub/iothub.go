@@ -82,4 +82,7 @@ type Config struct {
 	Dial       Dial // nil means TCP with TLS 1.2 or newer
 	Wire       Open // mqtt3.Open or mqtt5.Open
 	Log        *slog.Logger
+
+	Pace    *Pace   // shared by the sessions of a device; nil means that this one connects when it likes
+	Network *Signal // raised when a network link comes up; nil means that nobody tells
 }

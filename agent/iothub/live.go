@@ -16,10 +16,11 @@ const drainTime = 5 * time.Second // for what is under way when a connection is 
 type live struct {
 	wire    Wire
 	expires time.Time // of the token; of Run alone
+	made    time.Time // progress counts from here, by the monotonic clock
 	slots   chan struct{}
 	given   chan struct{} // closed by kill
 
-	progress atomic.Int64 // unix nanoseconds of the last sign that the hub works on what it is sent
+	progress atomic.Int64 // nanoseconds after made of the last sign that the hub works on what it is sent
 	bytes    atomic.Int64 // of the messages in flight
 
 	mu    sync.Mutex
@@ -29,7 +30,7 @@ type live struct {
 }
 
 func newLive(expires time.Time) *live {
-	return &live{expires: expires, slots: make(chan struct{}, MaxInFlight), given: make(chan struct{})}
+	return &live{expires: expires, made: time.Now(), slots: make(chan struct{}, MaxInFlight), given: make(chan struct{})}
 }
 
 // begin counts something that should end before the connection does; false when it is being given up.
@@ -89,7 +90,7 @@ func (l *live) track(m MethodCall) MethodCall {
 	return m
 }
 
-func (l *live) heard() { l.progress.Store(time.Now().UnixNano()) }
+func (l *live) heard() { l.progress.Store(int64(time.Since(l.made))) }
 
 // kill gives the connection up: Run closes it.
 func (l *live) kill(err error) {
@@ -189,7 +190,7 @@ func (w *watchdog) bark() {
 		return
 	}
 	since := w.start
-	if p := time.Unix(0, w.live.progress.Load()); p.After(since) {
+	if p := w.live.made.Add(time.Duration(w.live.progress.Load())); p.After(since) {
 		since = p
 	}
 	if quiet := time.Since(since); quiet < w.patience {

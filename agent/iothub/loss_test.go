@@ -182,7 +182,7 @@ func (h *hole) Close() error {
 	return h.Conn.Close()
 }
 
-func TestHalfOpenConnectionIsFound(t *testing.T) {
+func TestR12_HalfOpenLinkIsFound(t *testing.T) {
 	for _, stall := range []bool{false, true} {
 		for _, busy := range []bool{false, true} {
 			t.Run(fmt.Sprintf("stall=%v,busy=%v", stall, busy), func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,7 @@ type Status struct {
 	Since        time.Time // of Connected being as it is; zero before the first try
 	Reconnects   int       // connections made after the first one
 	LastError    error     // why the last connection ended or could not be made; kept after the next one stands
+	Notice       string    // what somebody should look at although the connection may stand just now; "" is nothing
 	TokenExpires time.Time
 	Protocol     string // "3.1.1" or "5"; "" before the first connection
 }
@@ -71,7 +73,11 @@ func (s *Session) Events() <-chan Event { return s.out }
 func (s *Session) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status
+	st := s.status
+	if st.Connected && time.Since(st.Since) >= calmTime {
+		st.Notice = ""
+	}
+	return st
 }
 
 func (s *Session) setStatus(set func(*Status)) {
@@ -91,7 +97,8 @@ func (s *Session) Run(ctx context.Context) error {
 	delivery.Go(func() { s.box.deliver(ctx, s.out) })
 
 	for {
-		l, err := s.open(ctx)
+		network := s.cfg.Network.Raised() // a link that comes up from here on makes the next try worth it
+		l, err := s.open(ctx, network)
 		var lasted time.Duration
 		if l != nil {
 			start := time.Now()
@@ -103,15 +110,32 @@ func (s *Session) Run(ctx context.Context) error {
 			l.close()
 			return nil
 		}
+		if l != nil {
+			network = s.cfg.Network.Raised()
+		}
 		retry := time.NewTimer(s.down(err, lasted))
 		if errors.Is(err, ErrRenewing) {
 			l.drain(ctx)
 		}
 		l.close()
+		s.rest(ctx, retry, network)
+	}
+}
+
+// rest waits until the next try is due: by its time, or because the network has changed.
+func (s *Session) rest(ctx context.Context, retry *time.Timer, network <-chan struct{}) {
+	defer retry.Stop()
+	for {
 		select {
 		case <-retry.C:
+			return
+		case <-network:
+			if s.retry.woken() {
+				return
+			}
+			network = nil
 		case <-ctx.Done():
-			retry.Stop()
+			return
 		}
 	}
 }
@@ -133,11 +157,17 @@ func (s *Session) stand(ctx context.Context, l *live) error {
 // down tells the owner before anything else is done, so that it does not try in vain: it answers how long to wait.
 func (s *Session) down(err error, lasted time.Duration) time.Duration {
 	var wait time.Duration
-	if !errors.Is(err, ErrRenewing) {
+	if errors.Is(err, ErrRenewing) {
+		s.retry.stood(lasted)
+	} else {
 		wait, err = s.retry.next(err, lasted)
 		err = fmt.Errorf("hub %s as %s: %w", s.cfg.Host, s.id, err)
 	}
 	s.setStatus(func(st *Status) {
+		st.Notice = ""
+		if s.retry.suspect {
+			st.Notice = suspicion
+		}
 		if st.Connected || st.Since.IsZero() {
 			st.Connected, st.Since = false, time.Now()
 		}
@@ -149,13 +179,16 @@ func (s *Session) down(err error, lasted time.Duration) time.Duration {
 	return wait
 }
 
-// open makes a connection and everything on it.
-func (s *Session) open(ctx context.Context) (*live, error) {
+// open makes a connection and everything on it, when it is this session's turn.
+func (s *Session) open(ctx context.Context, network <-chan struct{}) (*live, error) {
+	if err := s.cfg.Pace.wait(ctx); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	conn, err := s.dial(ctx)
+	conn, err := s.reach(ctx, network)
 	if err != nil {
-		return nil, err
+		return nil, &unreached{err}
 	}
 	now := time.Now()
 	l := newLive(now.Add(tokenLife))
@@ -181,6 +214,33 @@ func (s *Session) open(ctx context.Context) (*live, error) {
 	}
 	l.wire = wire
 	return l, nil
+}
+
+// reach dials. When a link comes up meanwhile, it gives up: what has been sent before went nowhere, and TCP would wait
+// long before it sends again.
+func (s *Session) reach(ctx context.Context, network <-chan struct{}) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var up atomic.Bool
+	if network != nil {
+		done := make(chan struct{})
+		defer func() { <-done }()
+		defer cancel()
+		go func() {
+			defer close(done)
+			select {
+			case <-network:
+				up.Store(true)
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	conn, err := s.dial(ctx)
+	if err != nil && up.Load() {
+		return nil, errors.New("a link of this device came up: trying again at once")
+	}
+	return conn, err
 }
 
 // keep waits for the end of a connection, and renews its token in time.

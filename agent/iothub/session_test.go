@@ -254,7 +254,7 @@ func TestUnknownIdentity(t *testing.T) {
 	})
 }
 
-func TestTakeoverCalmsDown(t *testing.T) {
+func TestR26_TakeoverCalmsDownAndIsSaid(t *testing.T) {
 	everyWire(t, func(t *testing.T, b *bench) {
 		cs := b.Module("d", "m")
 		first := b.session(t, cs, nil)
@@ -281,6 +281,15 @@ func TestTakeoverCalmsDown(t *testing.T) {
 		}
 		if !strings.Contains(text, "identity used elsewhere?") {
 			t.Errorf("no session suspects the other: %v, %v", first.Status().LastError, second.Status().LastError)
+		}
+		// While the other is there it is said, whoever has the connection just now; when it has gone, no more.
+		if n := first.Status().Notice + second.Status().Notice; !strings.Contains(n, "identity used elsewhere?") {
+			t.Errorf("the notice is %q", n)
+		}
+		second.stop()
+		time.Sleep(30 * time.Minute)
+		if st := first.Status(); !st.Connected || st.Notice != "" {
+			t.Errorf("half an hour after the other has gone: %+v", st)
 		}
 	})
 }

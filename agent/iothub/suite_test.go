@@ -61,8 +61,15 @@ func (b *bench) session(t testing.TB, connectionString string, dial iothub.Dial)
 	if dial == nil {
 		dial = b.DialTLS
 	}
-	c := credential(t, connectionString)
-	s := iothub.New(iothub.Config{Host: b.Host(), Credential: c, Dial: dial, Wire: b.open})
+	return b.sessionWith(t, iothub.Config{Credential: credential(t, connectionString), Dial: dial})
+}
+
+// sessionWith runs a session with the hub and the wire of the bench.
+func (b *bench) sessionWith(t testing.TB, cfg iothub.Config) *owner {
+	t.Helper()
+	c := cfg.Credential
+	cfg.Host, cfg.Wire = b.Host(), b.open
+	s := iothub.New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -87,6 +87,7 @@ type Link struct {
 	Connected    bool      `json:"connected"`
 	Since        time.Time `json:"since"`                // of Connected being as it is
 	LastError    string    `json:"last_error,omitempty"` // why the last connection or try ended
+	Notice       string    `json:"notice,omitempty"`     // what somebody should look at although it may be connected just now
 	Retry        time.Time `json:"retry,omitzero"`       // the next try, while not connected
 	Reconnects   int       `json:"reconnects"`
 	TokenExpires time.Time `json:"token_expires,omitzero"`

@@ -13,6 +13,7 @@ import (
 	"github.com/twinbay/twinbay/agent"
 	"github.com/twinbay/twinbay/agent/config"
 	"github.com/twinbay/twinbay/agent/local"
+	"github.com/twinbay/twinbay/agent/netlink"
 )
 
 // stopLimit is how long the agent may take to end; 2 s are promised to whoever sends SIGTERM.
@@ -35,7 +36,7 @@ func (a *app) runCommand() *cobra.Command {
 			}
 			logs := local.NewLogs(0)
 			log := slog.New(logs.Handler(a.logTo(c.ErrOrStderr(), cfg.Agent.LogLevel)))
-			g, err := agent.New(agent.Config{File: cfg, Logs: logs, Log: log, Version: programVersion()})
+			g, err := agent.New(agent.Config{File: cfg, Logs: logs, Log: log, Version: programVersion(), Network: netlink.Watch})
 			if err != nil {
 				return err
 			}

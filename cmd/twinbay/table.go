@@ -66,10 +66,10 @@ func link(l local.Link, now time.Time) string {
 	return "offline " + age(l.Since, now)
 }
 
-// linkNote says why there is no connection and when the next try is.
+// linkNote says why there is no connection and when the next try is, or what to look at while there is one.
 func linkNote(l local.Link, now time.Time) string {
 	if l.Connected || l.LastError == "" {
-		return ""
+		return l.Notice
 	}
 	note := "hub: " + l.LastError
 	if l.Retry.After(now) {
@@ -119,7 +119,7 @@ func reason(c local.Component, now time.Time) string {
 	if c.Health.State != "" && c.Health.State != local.OK {
 		notes = append(notes, strings.TrimSuffix(c.Health.State+": "+c.Health.Detail, ": "))
 	}
-	if n := linkNote(c.Link, now); n != "" && !strings.Contains(c.Health.Detail, c.Link.LastError) {
+	if n := linkNote(c.Link, now); n != "" && !strings.Contains(c.Health.Detail, c.Link.LastError) && !strings.Contains(c.Health.Detail, n) {
 		notes = append(notes, n)
 	}
 	if exit := c.Process.LastExit; exit != "" && !strings.Contains(c.Health.Detail, exit) {

@@ -151,8 +151,10 @@ func (w *wire) connect(p iothub.OpenParams) error {
 	case packets.ErrRefusedBadUsernameOrPassword, packets.ErrRefusedNotAuthorised:
 		return fmt.Errorf("%w (CONNACK %d): is %s in the hub's registry and enabled, is its key right, is this device's clock right (%s)?",
 			iothub.ErrUnauthorized, code, w.id, p.At.UTC().Format(time.RFC3339))
-	case packets.ErrRefusedBadProtocolVersion, packets.ErrRefusedIDRejected:
-		return fmt.Errorf("%w: CONNACK %d", iothub.ErrRejected, code)
+	case packets.ErrRefusedBadProtocolVersion:
+		return fmt.Errorf("%w: CONNACK 1, it does not take MQTT 3.1.1: is hub.address right, should hub.mqtt be \"5\"?", iothub.ErrRejected)
+	case packets.ErrRefusedIDRejected:
+		return fmt.Errorf("%w: CONNACK 2, it does not take the client id %s: is the credential right?", iothub.ErrRejected, w.id)
 	case packets.ErrRefusedServerUnavailable:
 		return fmt.Errorf("the hub is not available now (CONNACK %d)", code)
 	}

@@ -283,13 +283,14 @@ func (l *Link) lossOf(err error) error {
 	}
 	for _, far := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET} {
 		if errors.Is(err, far) {
-			return errHub
+			return ErrHub
 		}
 	}
 	return err
 }
 
-var errHub = errors.New("the hub closed the connection")
+// ErrHub is an end that came from the other side.
+var ErrHub = errors.New("the hub closed the connection")
 
 // Batch makes one write of all that a client writes between Lock and Unlock, as Paho's MQTT 5 client does for each
 // packet with a connection that has both.
