@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"io"
 	"os"
+	"os/signal"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/twinbay/twinbay/simulator"
+	"github.com/twinbay/twinbay/simulator/rig"
 )
 
 // TestMain lets the test binary be the command that serve runs: then it is twinbay-sim with the arguments it was given.
@@ -16,7 +21,23 @@ func TestMain(m *testing.M) {
 	if args := os.Getenv("TWINBAY_SIM_ARGS"); args != "" {
 		os.Exit(Main(context.Background(), strings.Split(args, "\n"), os.Stdin, os.Stdout, os.Stderr))
 	}
+	if os.Getenv("TWINBAY_SIM_WAITS") != "" {
+		os.Exit(waitForTerm())
+	}
 	os.Exit(m.Run())
+}
+
+// waitForTerm is a command that puts its hardware down when it is asked to end: 9 says that it was still there.
+func waitForTerm() int {
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	os.Stdout.WriteString("the command is ready\n")
+	<-term
+	if _, err := (rig.Client{Dir: os.Getenv("RIG_DIR")}).Status(context.Background()); err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 8
+	}
+	return 9
 }
 
 // against runs twinbay-sim with args as a user of a hub that serve started, and answers what it said.
@@ -132,6 +153,40 @@ func TestEnvFileIsThereWhileTheHubServes(t *testing.T) {
 	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the env file outlives the hub")
+	}
+}
+
+// At Ctrl-C an agent still closes its coin acceptor: the hardware is there until the command has ended.
+func TestHardwareOutlivesTheCommand(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TWINBAY_SIM_WAITS", "1")
+	dir, err := os.MkdirTemp("", "rig") // a unix socket's path is at most 107 bytes long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	said, out := io.Pipe()
+	go func() {
+		lines := bufio.NewScanner(said)
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), "the command is ready") {
+				interrupt()
+			}
+		}
+	}()
+	var diag bytes.Buffer
+	code := Main(ctx, []string{"serve", "--dir", dir, "--mqtt-port", "0", "--https-port", "0", "--", self}, strings.NewReader(""), out, &diag)
+	out.Close()
+	if code != 9 {
+		t.Errorf("exit code %d, want 9\n%s", code, diag.String())
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.sock")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 

@@ -79,14 +79,14 @@ func (f *serveFlags) serve(ctx context.Context, command []string, stdin io.Reade
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s, err := simulator.Start(ctx, f.conf)
+	// Hub and hardware outlive the command, so that the command can say goodbye to the one and put down the other.
+	hubCtx, stopHub := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopHub()
+	s, err := simulator.Start(hubCtx, f.conf)
 	if err != nil {
 		return err
 	}
 	f.greet(s, stdout)
-	// The hub outlives the command, so that the command can say goodbye to it.
-	hubCtx, stopHub := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopHub()
 	events := s.Hub.Watch(hubCtx)
 	var g errgroup.Group
 	g.Go(func() error {
