@@ -1,5 +1,5 @@
-// Package admin is the operator's side of an IoT Hub: the registry of devices and module identities, twins and direct
-// methods, by the public service REST API. It works against the simulator and against Azure alike.
+// Package admin is the operator's side of an IoT Hub: the registry of devices and module identities, twins, direct
+// methods and cloud-to-device messages, by the public service REST API. It works against the simulator and against Azure alike.
 //
 // Source: Microsoft Learn, "IoT Hub service REST API", api-version 2021-04-12.
 package admin
@@ -191,7 +191,9 @@ type request struct {
 	method, path string
 	query        url.Values
 	ifMatch      string
-	body         any
+	headers      map[string]string
+	body         any    // sent as JSON
+	raw          []byte // or as it is
 }
 
 func (c *Client) call(ctx context.Context, r request) (json.RawMessage, error) {
@@ -199,10 +201,14 @@ func (c *Client) call(ctx context.Context, r request) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readAnswer(response, r.method+" "+r.path)
+}
+
+func readAnswer(response *http.Response, what string) (json.RawMessage, error) {
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("admin: %s %s: read the answer: %w", r.method, r.path, err)
+		return nil, fmt.Errorf("admin: %s: read the answer: %w", what, err)
 	}
 	return text, nil
 }
@@ -210,6 +216,9 @@ func (c *Client) call(ctx context.Context, r request) (json.RawMessage, error) {
 // send makes the call; an answer that is no success is an *Error.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	var body io.Reader
+	if r.raw != nil {
+		body = bytes.NewReader(r.raw)
+	}
 	if r.body != nil {
 		text, err := json.Marshal(r.body)
 		if err != nil {
@@ -226,7 +235,12 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 		return nil, fmt.Errorf("admin: %s %s: %w", r.method, r.path, err)
 	}
 	req.Header.Set("Authorization", c.conn.token("", time.Now().Add(tokenTTL)))
-	req.Header.Set("Content-Type", "application/json; charset=utf-8")
+	if r.raw == nil {
+		req.Header.Set("Content-Type", "application/json; charset=utf-8")
+	}
+	for name, value := range r.headers {
+		req.Header[name] = []string{value} // as it is written
+	}
 	if r.ifMatch != "" {
 		req.Header.Set("If-Match", r.ifMatch)
 	}

@@ -1,5 +1,6 @@
-// Package restd is the HTTPS door of the simulated hub: the service REST API for identities, twins, direct methods and
-// statistics, and, below /_sim, what only a simulator has: the stream of its events, and fault rules.
+// Package restd is the HTTPS door of the simulated hub: the service REST API for identities, twins, direct methods,
+// statistics and cloud-to-device messages, the API of devices, and, below /_sim, what only a simulator has: the stream
+// of its events, and fault rules.
 //
 // Sources: Azure/azure-iot-hub-node, src/service.json, for paths and shapes; github.com/mwalser/
 // terraform-provider-iothub, CONCEPT.md, for what a hub really answers; Microsoft Learn, "Azure IoT Hub error codes".
@@ -10,6 +11,9 @@
 //   - An error of a direct method has the form with an error inside, except DeviceNotFound: the Node SDK knows that one
 //     in the plain form only.
 //   - errorCode in the result of a bulk operation is the error's name, as service.json has it; logs of imports have numbers.
+//   - A device and a module may send telemetry and take cloud-to-device messages; sending one to a device answers 204.
+//   - Names of application properties that come in headers are in lower case, since headers have none; those in a batch
+//     keep theirs.
 //   - The ETag header of a twin is quoted. The one of an identity is not, as measured.
 package restd
 
@@ -59,7 +63,7 @@ type route struct {
 }
 
 // routes are all operations; each family's stand beside their handlers.
-var routes = slices.Concat(queryRoutes, registryRoutes, twinRoutes, methodRoutes, importExportRoutes, simRoutes)
+var routes = slices.Concat(queryRoutes, registryRoutes, twinRoutes, methodRoutes, importExportRoutes, messageRoutes, deviceRoutes, simRoutes)
 
 // exchange is one request and its answer.
 type exchange struct {
@@ -68,6 +72,7 @@ type exchange struct {
 
 	id    hub.ID            // of the path
 	names map[string]string // of the path: what else it names in braces
+	grant hub.Grant         // of the identity, where the caller is one
 	limit int64             // bytes that the body may have; 0 means maxBody
 
 	asDevice bool // the caller is the path's device, by its own credential
@@ -120,7 +125,10 @@ func (s *Server) authorize(x *exchange, rt route) error {
 	case rt.want != 0:
 		err = s.hub.AuthService(token, rt.want, x.r.URL.Path)
 	default:
-		_, err = s.hub.AuthSAS(x.id, token)
+		if x.grant, err = s.hub.AuthSAS(x.id, token); err != nil {
+			// The hub's events say why; a stranger is not told.
+			err = &hub.Error{Code: 401002, Name: "IotHubUnauthorizedAccess", Text: "Unauthorized"}
+		}
 	}
 	return err
 }
@@ -128,7 +136,8 @@ func (s *Server) authorize(x *exchange, rt route) error {
 // route finds the operation by the path after one unescape: some clients escape the slashes, too. An id holds no slash,
 // so nothing is lost by that.
 func (x *exchange) route() (route, error) {
-	path := strings.Split(strings.TrimSuffix(strings.TrimPrefix(x.r.URL.Path, "/"), "/"), "/")
+	clean := strings.Replace(x.r.URL.Path, "//messages/", "/messages/", 1) // the Java SDK doubles one (IotHubUri.java)
+	path := strings.Split(strings.TrimSuffix(strings.TrimPrefix(clean, "/"), "/"), "/")
 	known := false
 	for _, rt := range routes {
 		if !x.match(rt.path, path) {
