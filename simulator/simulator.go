@@ -22,6 +22,7 @@ import (
 	"github.com/twinbay/twinbay/simulator/mqttd"
 	"github.com/twinbay/twinbay/simulator/restd"
 	"github.com/twinbay/twinbay/simulator/rig"
+	"github.com/twinbay/twinbay/simulator/websocketd"
 )
 
 // Config is what `twinbay-sim serve` can be told. Dir is required; the rest has defaults.
@@ -182,14 +183,24 @@ func (s *Simulator) Run(ctx context.Context) error {
 	defer s.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	rest, sockets := restd.New(s.Hub, s.conf.Log), websocketd.New()
+	overSockets := sockets.Listen("mqtt")
 	web := &http.Server{
-		Handler:           restd.New(s.Hub, s.conf.Log),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if websocketd.Wanted(r) {
+				sockets.ServeHTTP(w, r)
+				return
+			}
+			rest.ServeHTTP(w, r)
+		}),
 		ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog:          slog.NewLogLogger(s.conf.Log.Handler(), slog.LevelDebug), // strangers' handshakes
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return mqttd.New(s.Hub, s.conf.Log).Serve(ctx, s.mqtt) })
+	mqtt := mqttd.New(s.Hub, s.conf.Log)
+	g.Go(func() error { return mqtt.Serve(ctx, s.mqtt) })
+	g.Go(func() error { return mqtt.Serve(ctx, overSockets) })
 	g.Go(func() error {
 		if err := web.Serve(s.https); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("simulator: HTTPS door: %w", err)

@@ -275,10 +275,27 @@ func (c *conn) linger() {
 	_, _ = io.CopyN(io.Discard, c.nc, maxPending)
 }
 
-// rawConn is the connection below TLS.
+// rawConn is the connection below WebSocket and TLS.
 func rawConn(nc net.Conn) net.Conn {
-	if t, ok := nc.(*tls.Conn); ok {
-		return t.NetConn()
+	for {
+		above, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nc
+		}
+		nc = above.NetConn()
 	}
-	return nc
+}
+
+// tlsConn is the TLS connection, which may lie below WebSocket; nil means that there is none.
+func tlsConn(nc net.Conn) *tls.Conn {
+	for {
+		if t, ok := nc.(*tls.Conn); ok {
+			return t
+		}
+		above, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		nc = above.NetConn()
+	}
 }

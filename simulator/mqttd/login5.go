@@ -1,7 +1,6 @@
 package mqttd
 
 import (
-	"crypto/tls"
 	"math"
 	"slices"
 	"strings"
@@ -116,7 +115,7 @@ func (l login5) renew(p *packets.Auth) (login5, *outcome) {
 
 // serverName is what the client has named in TLS.
 func serverName(c *conn) string {
-	if t, ok := c.nc.(*tls.Conn); ok {
+	if t := tlsConn(c.nc); t != nil {
 		return t.ConnectionState().ServerName
 	}
 	return ""
