@@ -39,6 +39,8 @@ type Config struct {
 	Still       bool   // fake hardware in which nothing happens by itself
 	RigSeed     uint64 // makes the rig's world repeatable; 0 means 1
 	ModuleLimit int    // module identities per device; 0 means 20
+	Storage     string // connection string of the account that devices upload files to; "" means that they can't
+	Container   string // of it
 	Log         *slog.Logger
 }
 
@@ -61,13 +63,29 @@ func Start(ctx context.Context, c Config) (*Simulator, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("simulator: folder: %w", err)
 	}
-	s := &Simulator{conf: c, Hub: hub.New(hub.Options{HostName: c.HostName, ModuleLimit: c.ModuleLimit, Storage: blobs.Storage{}})}
-	err := s.open(ctx)
+	files, err := c.files()
+	if err != nil {
+		return nil, err
+	}
+	s := &Simulator{conf: c, Hub: hub.New(hub.Options{HostName: c.HostName, ModuleLimit: c.ModuleLimit, Storage: blobs.Storage{}, Files: files})}
+	err = s.open(ctx)
 	if err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// files is where devices upload files to; nil means nowhere.
+func (c *Config) files() (hub.Files, error) {
+	if c.Storage == "" && c.Container == "" {
+		return nil, nil
+	}
+	files, err := blobs.OpenFiles(c.Storage, c.Container)
+	if err != nil {
+		return nil, fmt.Errorf("simulator: storage for file uploads: %w; give --storage CONNECTION_STRING and --storage-container NAME", err)
+	}
+	return files, nil
 }
 
 func (c *Config) defaults() {

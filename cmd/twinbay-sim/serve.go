@@ -54,6 +54,9 @@ func serveCommand() *cobra.Command {
 	p.StringVar(&f.conf.KeysDir, "keys", "", "folder for one credential file per seeded identity (default DIR/keys)")
 	p.StringVar(&f.conf.EnvFile, "env-file", "", "written once the hub serves, to be sourced by a shell (default DIR/hub.env)")
 	p.IntVar(&f.conf.ModuleLimit, "module-limit", 20, "module identities per device; Azure's limit of today is 50")
+	p.StringVar(&f.conf.Storage, "storage", os.Getenv("TWINBAY_SIM_STORAGE"),
+		"connection string of an Azure storage account, or Azurite's, for file uploads by devices (default $TWINBAY_SIM_STORAGE)")
+	p.StringVar(&f.conf.Container, "storage-container", "", "blob container for file uploads")
 	p.BoolVar(&f.conf.NoRig, "no-rig", false, "no fake hardware")
 	p.BoolVar(&f.conf.Still, "still", false, "fake hardware in which nothing happens by itself")
 	p.Uint64Var(&f.conf.RigSeed, "rig-seed", 1, "makes the fake hardware's world repeatable")

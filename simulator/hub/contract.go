@@ -91,12 +91,12 @@ func (e *Error) Status() int { return e.Code / 1000 }
 // Event is something that happened at the hub, for Hub.Watch, `twinbay-sim events` and GET /_sim/events.
 type Event struct {
 	At         time.Time         `json:"at"`
-	Kind       string            `json:"kind"` // connected, disconnected, telemetry, reported, desired, method, c2d, created, updated, deleted, refused, lost, job
+	Kind       string            `json:"kind"` // connected, disconnected, telemetry, reported, desired, method, c2d, file, created, updated, deleted, refused, lost, job
 	DeviceID   string            `json:"deviceId"`
 	ModuleID   string            `json:"moduleId,omitempty"`
-	Body       json.RawMessage   `json:"body,omitempty"`   // telemetry that is JSON, a twin patch, a method's answer, a cloud-to-device message
+	Body       json.RawMessage   `json:"body,omitempty"`   // telemetry that is JSON, a twin patch, a method's answer, a cloud-to-device message, a file notification
 	Base64     []byte            `json:"base64,omitempty"` // telemetry that is not JSON
 	Properties map[string]string `json:"properties,omitempty"`
 	System     map[string]string `json:"system,omitempty"`
-	Detail     string            `json:"detail,omitempty"` // protocol of a connection, reason of an end, name of a method, what became of a message, count of lost events, a job's end
+	Detail     string            `json:"detail,omitempty"` // protocol of a connection, reason of an end, name of a method, what became of a message, name of a file, count of lost events, a job's end
 }

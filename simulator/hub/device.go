@@ -23,6 +23,7 @@ type identity struct {
 	managedBy  string // modules
 	twin       twin
 	mail       mailbox[C2D]
+	uploads    map[string]fileUpload // by correlation id
 
 	link      *Link
 	linkTime  time.Time // of the last connect or disconnect

@@ -24,6 +24,7 @@ type Options struct {
 
 	TimeToLive    time.Duration // of cloud-to-device messages that don't say, 1 min to 2 days; 0 means 1 h
 	MaxDeliveries int           // how often a cloud-to-device message may be abandoned, 1 to 100; 0 means 10
+	Files         Files         // for uploads by devices; nil means that there is none
 	Storage       Storage       // for import and export; nil means that there is none
 }
 
@@ -35,6 +36,7 @@ type Hub struct {
 	ttl         time.Duration
 	deliveries  int
 	storage     Storage
+	files       Files
 
 	mu       sync.Mutex
 	later    []func() // what to do after unlocking
@@ -47,6 +49,7 @@ type Hub struct {
 	faults   []*faultRule
 	watchers map[*watcher]struct{}
 	feedback feedback
+	uploaded notices // files
 
 	importExports importExports
 
@@ -78,6 +81,7 @@ func New(o Options) *Hub {
 		ttl:         min(max(o.TimeToLive, minTTL), maxTTL),
 		deliveries:  min(max(o.MaxDeliveries, 1), 100),
 		storage:     o.Storage,
+		files:       o.Files,
 		devices:     map[string]*device{},
 		watchers:    map[*watcher]struct{}{},
 	}

@@ -50,6 +50,7 @@ func kinds() []kind {
 		moduleKind,
 		messagesKind(),
 		feedbackKind(),
+		fileNoticeKind(),
 		importExportKind,
 	}
 }

@@ -195,6 +195,7 @@ func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 		"etags":    {counters},
 		"sequence": {counters},
 		"feedback": {feedbacks},
+		"uploaded": {fileNotices},
 		"made":     {counters},
 
 		"importExports": {importExportJobs},
@@ -203,6 +204,7 @@ func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 		"host":        "an option",
 		"moduleLimit": "an option",
 		"ttl":         "an option",
+		"files":       "an option",
 		"deliveries":  "an option",
 		"storage":     "an option",
 		"mu":          "the lock",

@@ -144,13 +144,8 @@ func (s *Server) receiveC2D(x *exchange) error {
 	return nil
 }
 
-// settleC2D completes a message, or rejects it with the flag reject.
 func (s *Server) settleC2D(x *exchange) error {
-	how := hub.Complete
-	if x.r.URL.Query().Has("reject") {
-		how = hub.Reject
-	}
-	return x.settled(s.hub.SettleC2D(x.id, x.lock(), how))
+	return x.settled(s.hub.SettleC2D(x.id, x.lock(), x.outcome()))
 }
 
 func (s *Server) abandonC2D(x *exchange) error {

@@ -90,31 +90,39 @@ func (s *Server) purgeC2D(x *exchange) error {
 	return x.answer(answer)
 }
 
-// feedback hands out a batch. Its lock token comes as a device's message's does: in ETag.
 func (s *Server) feedback(x *exchange) error {
 	n, ok := s.hub.ReceiveFeedback()
+	return x.notice(n, ok, "application/vnd.microsoft.iothub.feedback.json", s.hub.HostName())
+}
+
+// notice hands out a notification. Its lock token comes as that of a device's message does: in ETag.
+func (x *exchange) notice(n hub.Notice, ok bool, kind, hubName string) error {
 	if !ok {
 		return x.nothing()
 	}
 	h := x.w.Header()
 	h.Set("ETag", `"`+n.Token+`"`)
-	h.Set("Content-Type", "application/vnd.microsoft.iothub.feedback.json")
+	h.Set("Content-Type", kind)
 	put := func(name, value string) { h[name] = []string{value} } // these names are written in lower case
 	put("iothub-sequencenumber", strconv.FormatUint(n.Sequence, 10))
 	put("iothub-enqueuedtime", headerTime(n.Enqueued))
 	put("iothub-deliverycount", strconv.Itoa(n.Count))
-	put("iothub-userid", s.hub.HostName())
+	put("iothub-userid", hubName)
 	x.w.WriteHeader(http.StatusOK)
 	_, _ = x.w.Write(n.Body) // nobody is left to be told of a failure
 	return nil
 }
 
 func (s *Server) settleFeedback(x *exchange) error {
-	how := hub.Complete
+	return x.settled(s.hub.SettleFeedback(x.lock(), x.outcome()))
+}
+
+// outcome is that of a DELETE: completed, or rejected with the flag reject.
+func (x *exchange) outcome() hub.Outcome {
 	if x.r.URL.Query().Has("reject") {
-		how = hub.Reject
+		return hub.Reject
 	}
-	return x.settled(s.hub.SettleFeedback(x.lock(), how))
+	return hub.Complete
 }
 
 func (s *Server) abandonFeedback(x *exchange) error {

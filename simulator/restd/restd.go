@@ -12,6 +12,8 @@
 //     in the plain form only.
 //   - errorCode in the result of a bulk operation is the error's name, as service.json has it; logs of imports have numbers.
 //   - A device and a module may send telemetry and take cloud-to-device messages; sending one to a device answers 204.
+//   - File upload notifications are read like feedback, at messages/serviceBound/filenotifications; the cloud has them by
+//     AMQP alone.
 //   - Names of application properties that come in headers are in lower case, since headers have none; those in a batch
 //     keep theirs.
 //   - The ETag header of a twin is quoted. The one of an identity is not, as measured.
@@ -63,7 +65,7 @@ type route struct {
 }
 
 // routes are all operations; each family's stand beside their handlers.
-var routes = slices.Concat(queryRoutes, registryRoutes, twinRoutes, methodRoutes, importExportRoutes, messageRoutes, deviceRoutes, simRoutes)
+var routes = slices.Concat(queryRoutes, registryRoutes, twinRoutes, methodRoutes, importExportRoutes, messageRoutes, deviceRoutes, fileRoutes, simRoutes)
 
 // exchange is one request and its answer.
 type exchange struct {

@@ -80,6 +80,11 @@ func Start(t testing.TB) *Account {
 	return nil
 }
 
+// ConnectionString is the account's, with its key.
+func (a *Account) ConnectionString() string {
+	return "AccountName=" + account + ";AccountKey=" + accountKey + ";BlobEndpoint=" + a.url
+}
+
 // NewContainer makes a container.
 func (a *Account) NewContainer(name string) {
 	a.t.Helper()
