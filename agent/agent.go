@@ -13,15 +13,18 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twinbay/twinbay/agent/config"
+	"github.com/twinbay/twinbay/agent/disk"
 	"github.com/twinbay/twinbay/agent/host"
 	"github.com/twinbay/twinbay/agent/identity"
 	"github.com/twinbay/twinbay/agent/iothub"
 	"github.com/twinbay/twinbay/agent/iothub/mqtt3"
 	"github.com/twinbay/twinbay/agent/iothub/mqtt5"
 	"github.com/twinbay/twinbay/agent/local"
+	"github.com/twinbay/twinbay/agent/outbox"
 )
 
 // Config is what an agent is made of.
@@ -38,6 +41,8 @@ type Config struct {
 	Network func(ctx context.Context, up func()) error
 	// Start starts a component's module; nil means a process of its own.
 	Start func(ctx context.Context, m config.Module) (host.Instance, error)
+	// Disk is where state is kept; nil means the real one.
+	Disk disk.FS
 }
 
 // Agent is one device. It is also what the technician's API shows: see [local.Agent].
@@ -52,10 +57,12 @@ type Agent struct {
 	pace    iothub.Pace   // of the connects of all identities
 	start   func(context.Context, config.Module) (host.Instance, error)
 	began   time.Time
+	disk    disk.FS
 
 	host   *host.Host // nil unless modules are processes
 	places []*place   // in the device file's order
 	device *device
+	outbox atomic.Pointer[outbox.Log] // nil before Run
 
 	mu     sync.Mutex
 	owners map[identity.ID]string // whose session an identity is
@@ -76,7 +83,7 @@ func New(c Config) (*Agent, error) {
 	}
 	a := &Agent{
 		file: c.File, version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, network: c.Network, start: c.Start,
-		began: time.Now(), owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
+		began: time.Now(), disk: c.Disk, owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
 	}
 	if _, err := a.wire(); err != nil {
 		return nil, err
@@ -109,6 +116,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		defer h.Close()
 		a.host = h
+	}
+	box := outbox.OpenLog(a.outboxConfig())
+	defer func() {
+		if err := box.Close(); err != nil {
+			a.log.Error("what was not accepted yet is not kept", "error", err)
+		}
+	}()
+	a.outbox.Store(box)
+	for _, p := range a.places {
+		p.open(box)
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -228,9 +245,12 @@ func (a *Agent) Status() local.Status {
 		Version: a.version, Device: id, Host: a.file.Hub.Host, Address: a.file.Hub.Address, Protocol: "mqtt " + a.file.Hub.MQTT,
 		Started: a.began, Session: own.Link, Versions: own.Versions, Components: []local.Component{},
 	}
+	if box := a.outbox.Load(); box != nil {
+		s.Storage = local.StorageOf(box.Status())
+	}
 	for _, p := range a.places {
 		c := p.shown.component()
-		c.Name, c.Module, c.Queue = p.cfg.Name, p.cfg.Use, local.QueueOf(p.box.Stats())
+		c.Name, c.Module, c.Queue = p.cfg.Name, p.cfg.Use, p.queue()
 		s.Components = append(s.Components, c)
 	}
 	return s

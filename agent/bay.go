@@ -29,19 +29,21 @@ const (
 // bay is one life of one component: its module's process, its session and its twin. Only its loop's goroutine touches
 // it.
 type bay struct {
-	name  string
-	cfg   config.Module
-	file  *config.Config
-	log   *slog.Logger
-	loop  *loop
-	shown *view
-	memo  *memory
-	box   outbox.Box
-	hub   *contact
-	send  *sender
-	super *host.Supervisor
-	probe func(component, at string)
-	hold  func([]holding) (taken holding, other string, ok bool)
+	name    string
+	cfg     config.Module
+	file    *config.Config
+	log     *slog.Logger
+	loop    *loop
+	shown   *view
+	memo    *memory
+	box     outbox.Box
+	hub     *contact
+	send    *sender
+	super   *host.Supervisor
+	probe   func(component, at string)
+	answers *answers            // what the module is told of its messages
+	confirm func(now time.Time) // the hub has taken a token of this time
+	hold    func([]holding) (taken holding, other string, ok bool)
 
 	// The module, as it is now.
 	described   bool
@@ -79,6 +81,7 @@ func (b *bay) run(stop context.Context) (err error) {
 	modules, stopModules := context.WithCancel(b.loop.ctx)
 	defer stopModules()
 	b.box.Returned() // what an earlier life had under way
+	b.loop.away(b.answers.run)
 	b.loop.away(func(context.Context) func() { b.super.Run(modules); return nil })
 	b.hub.start()
 
@@ -189,24 +192,36 @@ func (b *bay) onSaid(e host.Said) {
 	}
 }
 
-// onSent takes a message over. Whoever is told "accepted" may forget it.
+// onSent takes a message over. Whoever is told "accepted" may forget it; until then nobody waits: the disk may be slow.
 func (b *bay) onSent(from *modkit.Running, s modkit.Sent) {
 	m := s.Message
-	err := checkMessage(m)
-	if err == nil {
-		_, err = b.box.Append(outbox.Record{Body: m.Body, Properties: m.Properties, High: m.Priority == modkit.High, TTL: m.TTL, At: m.At, State: m.State})
+	if err := checkMessage(m); err != nil {
+		b.answers.add(func() { b.refuse(from, s.Seq, err) })
+		return
 	}
-	if err != nil {
-		b.log.Warn("a message of the module is refused", "error", err)
-		err = from.Refuse(s.Seq, err.Error())
-	} else {
-		at := m.At
-		if at.IsZero() {
-			at = time.Now()
-		}
-		b.shown.set(func(v *view) { v.last = local.Reading{At: at, Body: m.Body} })
-		err = from.Accept(s.Seq)
+	r := outbox.Record{Body: m.Body, Properties: m.Properties, High: m.Priority == modkit.High, TTL: m.TTL, At: m.At, State: m.State}
+	if r.At.IsZero() {
+		r.At = time.Now()
 	}
+	b.box.Put(r, func(_ string, err error) {
+		b.answers.add(func() {
+			if err != nil {
+				b.refuse(from, s.Seq, err)
+				return
+			}
+			b.shown.set(func(v *view) { v.last = local.Reading{At: r.At, Body: m.Body} })
+			b.answered(from.Accept(s.Seq))
+		})
+	})
+}
+
+func (b *bay) refuse(from *modkit.Running, seq uint64, err error) {
+	b.log.Warn("a message of the module is refused", "error", err)
+	b.answered(from.Refuse(seq, err.Error()))
+}
+
+// answered takes how telling a module went.
+func (b *bay) answered(err error) {
 	if err != nil && !errors.Is(err, modkit.ErrEnded) {
 		b.log.Debug("the module could not be told what became of its message", "error", err)
 	}
@@ -257,6 +272,7 @@ func (b *bay) onHealth(h modkit.Health) {
 // onHub answers to the connection's coming and going.
 func (b *bay) onHub() {
 	if b.hub.connected {
+		b.confirm(time.Now())
 		b.send.resume()
 	}
 }

@@ -21,7 +21,7 @@ type place struct {
 	log   *slog.Logger
 	shown *view
 	memo  memory
-	box   outbox.Box
+	box   outbox.Box // nil before Run; guarded by mu until then
 
 	mu  sync.Mutex
 	bay *bay // the life that runs; nil when none does
@@ -33,7 +33,6 @@ func newPlace(a *Agent, m config.Module) *place {
 		cfg:   m,
 		log:   a.log.With(local.ComponentKey, m.Name),
 		shown: newView(),
-		box:   outbox.NewMemory(outbox.MemoryConfig{}),
 	}
 }
 
@@ -90,8 +89,10 @@ func (p *place) newBay(ctx context.Context) *bay {
 		name: p.cfg.Name, cfg: p.cfg, file: p.agent.file, log: p.log,
 		loop:  newLoop(context.WithoutCancel(ctx)), // it ends when the module and the session have been put down
 		shown: p.shown, memo: &p.memo, box: p.box, probe: p.agent.probe,
-		hold: func(want []holding) (holding, string, bool) { return p.agent.hold(p.cfg.Name, want) },
+		confirm: func(now time.Time) { p.agent.outbox.Load().Confirm(now) },
+		hold:    func(want []holding) (holding, string, bool) { return p.agent.hold(p.cfg.Name, want) },
 	}
+	b.answers = newAnswers()
 	b.super = host.NewSupervisor(p.start, p.log)
 	b.hub = &contact{
 		loop: b.loop, log: p.log, memo: &p.memo, shown: p.shown,

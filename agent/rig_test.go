@@ -304,6 +304,7 @@ func newRig(t testing.TB, mqtt, extra string, names ...string) *rig {
 	}
 	file.Agent.Socket = ""
 	file.Agent.RunDir = filepath.Join(folder, "run")
+	file.Agent.StateDir = filepath.Join(folder, "state")
 	r.file = file
 	return r
 }

@@ -40,8 +40,10 @@ func (s *sender) send() {
 		}
 		s.begin(r)
 	}
-	if s.flight == 0 && len(s.again) == 0 && s.newest == "" && s.idle != nil && s.box.Stats().Queued == 0 {
-		s.idle()
+	if s.flight == 0 && len(s.again) == 0 && s.newest == "" && s.idle != nil {
+		if st := s.box.Stats(); st.Queued == 0 && st.Held == 0 {
+			s.idle()
+		}
 	}
 }
 

@@ -9,8 +9,15 @@
 //	[agent]                               # optional, like each of its keys
 //	socket = "/run/twinbay/twinbay.sock"  # the technician's API
 //	run_dir = "/run/twinbay"              # sockets of the module processes
+//	state_dir = "/var/lib/twinbay"        # what has to survive a power cut: the outbox, the twins
 //	modules = "twinbay-modules"           # the multi-call program; absent: beside the agent's own
 //	log_level = "info"                    # debug, info, warn, error
+//
+//	[outbox]                              # optional, like each of its keys
+//	profile = "durable"                   # or "sd-card": fewer writes, and a power cut costs about a second
+//	max_bytes = "64MiB"                   # on the disk, for all components together
+//	max_age = "30d"                       # of a message that the hub has not had; "0" for no limit
+//	min_free = "32MiB"                    # that the outbox leaves free on its disk
 //
 //	[device]
 //	credential = "file:keys/device.cs"
@@ -35,6 +42,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Defaults of the device file.
@@ -42,7 +50,12 @@ const (
 	DefaultMQTT   = "3.1.1" // what IoT Hub speaks
 	DefaultSocket = "/run/twinbay/twinbay.sock"
 	DefaultRunDir = "/run/twinbay"
+	DefaultState  = "/var/lib/twinbay"
 	modulesName   = "twinbay-modules"
+
+	DefaultMaxBytes = 64 << 20
+	DefaultMaxAge   = 30 * 24 * time.Hour
+	DefaultMinFree  = 32 << 20
 )
 
 // maxFile bounds the device file: one that is larger is something else.
@@ -53,6 +66,7 @@ type Config struct {
 	File    string // the device file itself
 	Hub     Hub
 	Agent   Agent
+	Outbox  Outbox
 	Device  Device
 	Modules []Module // sorted by name
 
@@ -72,7 +86,16 @@ type Agent struct {
 	Socket   string     // of the technician's API
 	Modules  string     // the multi-call program with the bundled modules
 	RunDir   string     // for the sockets of module processes
+	StateDir string     // for what has to survive a power cut
 	LogLevel slog.Level // info when absent
+}
+
+// Outbox is where messages wait for the hub.
+type Outbox struct {
+	Profile  string // "durable" or "sd-card"
+	MaxBytes int64  // on the disk
+	MaxAge   time.Duration
+	MinFree  int64 // bytes
 }
 
 // Device is the device's own identity.

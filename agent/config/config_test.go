@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 var known = []string{"bme280", "cctalk", "door"}
@@ -26,6 +27,13 @@ socket    = "run/twinbay.sock"
 run_dir   = "/var/run/twinbay"
 modules   = "../bin/twinbay-modules"
 log_level = "debug"
+state_dir = "state"
+
+[outbox]
+profile   = "sd-card"
+max_bytes = "16MiB"
+max_age   = "7d"
+min_free  = 1024
 
 [device]
 credential = "file:keys/device.cs"
@@ -61,8 +69,11 @@ func TestParse(t *testing.T) {
 	if want := (Hub{"vending.azure-devices.net", "127.0.0.1:8883", "/etc/twinbay/ca.pem", "5"}); c.Hub != want {
 		t.Errorf("hub %+v, want %+v", c.Hub, want)
 	}
-	if want := (Agent{"/etc/twinbay/run/twinbay.sock", "/etc/bin/twinbay-modules", "/var/run/twinbay", slog.LevelDebug}); c.Agent != want {
+	if want := (Agent{"/etc/twinbay/run/twinbay.sock", "/etc/bin/twinbay-modules", "/var/run/twinbay", "/etc/twinbay/state", slog.LevelDebug}); c.Agent != want {
 		t.Errorf("agent %+v, want %+v", c.Agent, want)
+	}
+	if want := (Outbox{"sd-card", 16 << 20, 7 * 24 * time.Hour, 1024}); c.Outbox != want {
+		t.Errorf("outbox %+v, want %+v", c.Outbox, want)
 	}
 	if c.Device.Credential != "file:/etc/twinbay/keys/device.cs" {
 		t.Errorf("device credential %q", c.Device.Credential)
@@ -88,8 +99,11 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	self, _ := os.Executable()
-	if want := (Agent{DefaultSocket, filepath.Join(filepath.Dir(self), "twinbay-modules"), DefaultRunDir, slog.LevelInfo}); c.Agent != want {
+	if want := (Agent{DefaultSocket, filepath.Join(filepath.Dir(self), "twinbay-modules"), DefaultRunDir, DefaultState, slog.LevelInfo}); c.Agent != want {
 		t.Errorf("agent %+v, want %+v", c.Agent, want)
+	}
+	if want := (Outbox{"durable", DefaultMaxBytes, DefaultMaxAge, DefaultMinFree}); c.Outbox != want {
+		t.Errorf("outbox %+v, want %+v", c.Outbox, want)
 	}
 	if c.Hub.MQTT != "3.1.1" || c.Hub.Address != "" || c.Hub.CAFile != "" || len(c.Modules) != 0 {
 		t.Errorf("%+v", c)
@@ -109,19 +123,26 @@ func TestErrors(t *testing.T) {
 		{"syntax", "[hub]\nhost = ", "device.toml:2:"},
 		{"key twice", "[hub]\nhost='a'\nhost='b'", "device.toml:3:"},
 		{"not UTF-8", "[hub]\nhost='\xff'", "device.toml:2:"},
-		{"unknown table", change("[device]", "[devise]"), `device.toml:14:2: devise: unknown key; did you mean "device"?`},
+		{"unknown table", change("[device]", "[devise]"), `device.toml:21:2: devise: unknown key; did you mean "device"?`},
 		{"unknown key", change("credential = \"file:keys/climate.cs\"", "credentail = \"file:keys/climate.cs\""),
 			`modules.climate.credentail: unknown key; did you mean "credential"?`},
 		{"unknown key of hub", change("mqtt ", "zzzzzz = 1\nmqtt "), `device.toml:6:1: hub.zzzzzz: unknown key; known are address, ca_file, host, mqtt`},
 		{"no credential", change("credential = \"file:keys/climate.cs\"\n", ""),
-			`device.toml:22:10: modules.climate: the credential is missing; write credential = "file:PATH"`},
-		{"credential of the device", change("credential = \"file:keys/device.cs\"", ""), "device.toml:14:2: device: the credential is missing"},
+			`device.toml:29:10: modules.climate: the credential is missing; write credential = "file:PATH"`},
+		{"credential of the device", change("credential = \"file:keys/device.cs\"", ""), "device.toml:21:2: device: the credential is missing"},
 		{"credential in the file", change("file:keys/device.cs", "HostName=h;SharedAccessKey=c2VjcmV0"), "a key stands in the device file"},
 		{"credential by name", change("file:keys/device.cs", "keys/device.cs"), `"keys/device.cs" does not name a file`},
 		{"one identity for two", change("file:keys/custom.cs", "file:./keys/../keys/climate.cs"),
 			"modules.custom.credential: the same identity as modules.climate; give each component a module identity of its own"},
 		{"the device's identity", change("file:keys/custom.cs", "file:keys/device.cs"), "the same identity as device"},
-		{"unknown module", change(`"bme280"`, `"bme820"`), `device.toml:23:1: modules.climate.use: there is no module "bme820"; did you mean "bme280"?`},
+		{"unknown module", change(`"bme280"`, `"bme820"`), `device.toml:30:1: modules.climate.use: there is no module "bme820"; did you mean "bme280"?`},
+		{"unknown profile", change(`"sd-card"`, `"sdcard"`), `outbox.profile: "sdcard" is no profile; write "durable", or "sd-card" to spare the flash`},
+		{"small outbox", change(`"16MiB"`, `"1 MiB"`), `outbox.max_bytes: 1048576 bytes, an outbox needs at least 8 MiB; write "8MiB" or more`},
+		{"no size", change(`"16MiB"`, `"16MB"`), `outbox.max_bytes: 16MB is no number of bytes; write it like "64MiB", or as a number of bytes`},
+		{"negative size", change(`= 1024`, `= -1`), `outbox.min_free: -1 is no number of bytes`},
+		{"huge size", change(`"16MiB"`, `"999999999999GiB"`), `is no number of bytes`},
+		{"no duration", change(`"7d"`, `"a week"`), `outbox.max_age: a week is no duration; write it like "7d", "12h" or "30m"`},
+		{"a bare number", change(`"7d"`, `7`), `outbox.max_age: 7 is no duration`},
 		{"very unknown module", change(`"bme280"`, `"x"`), `there is no module "x"; known are bme280, cctalk, door`},
 		{"no use", change("use        = \"bme280\"\n", ""), `modules.climate: use is missing: which module is it?; write use = "NAME"; known are bme280, cctalk, door`},
 		{"host with scheme", change("vending.azure-devices.net", "https://vending"), `hub.host: "https://vending" is not a host name`},
@@ -207,16 +228,16 @@ func TestLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]int{
-		"hub": 2, "hub.mqtt": 6, "modules.climate.wiring.bus": 26, "modules.climate.wiring.none": 25,
-		"modules.climate.settings.limits.low": 31, "modules.climate.settings.limits.names.1": 31,
-		"modules.door.wiring.beam": 20, "modules.nobody": 17, "nothing": 0,
+		"hub": 2, "hub.mqtt": 6, "modules.climate.wiring.bus": 33, "modules.climate.wiring.none": 32,
+		"modules.climate.settings.limits.low": 38, "modules.climate.settings.limits.names.1": 38,
+		"modules.door.wiring.beam": 27, "modules.nobody": 24, "nothing": 0,
 	} {
 		if got := c.Line(key); got != want {
 			t.Errorf("Line(%s) = %d, want %d", key, got, want)
 		}
 	}
 	e := c.Error([]string{"modules", "climate", "wiring", "address"}, "300 was asked", "look at the sensor's SDO pin")
-	if want := "device.toml:27:1: modules.climate.wiring.address: 300 was asked; look at the sensor's SDO pin"; e.Error() != want {
+	if want := "device.toml:34:1: modules.climate.wiring.address: 300 was asked; look at the sensor's SDO pin"; e.Error() != want {
 		t.Errorf("%q, want %q", e.Error(), want)
 	}
 }

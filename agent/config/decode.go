@@ -29,9 +29,10 @@ func (d *decoder) fail(key []string, hint, format string, args ...any) {
 }
 
 func (d *decoder) file(tree map[string]any, c *Config) {
-	d.keys(tree, nil, "hub", "agent", "device", "modules")
+	d.keys(tree, nil, "hub", "agent", "outbox", "device", "modules")
 	d.hub(d.table(tree, nil, "hub"), &c.Hub)
 	d.agent(d.table(tree, nil, "agent"), &c.Agent)
+	d.outbox(d.table(tree, nil, "outbox"), &c.Outbox)
 	device := d.table(tree, nil, "device")
 	d.keys(device, []string{"device"}, "credential")
 	c.Device.Credential = d.credential(device, []string{"device"})
@@ -84,9 +85,9 @@ func IsAddress(s string) bool {
 
 func (d *decoder) agent(t map[string]any, a *Agent) {
 	at := []string{"agent"}
-	d.keys(t, at, "socket", "modules", "run_dir", "log_level")
-	*a = Agent{Socket: DefaultSocket, RunDir: DefaultRunDir, Modules: besideSelf()}
-	for key, field := range map[string]*string{"socket": &a.Socket, "run_dir": &a.RunDir, "modules": &a.Modules} {
+	d.keys(t, at, "socket", "modules", "run_dir", "state_dir", "log_level")
+	*a = Agent{Socket: DefaultSocket, RunDir: DefaultRunDir, StateDir: DefaultState, Modules: besideSelf()}
+	for key, field := range map[string]*string{"socket": &a.Socket, "run_dir": &a.RunDir, "state_dir": &a.StateDir, "modules": &a.Modules} {
 		if p := d.path(t, at, key); p != "" {
 			*field = p
 		}

@@ -46,6 +46,7 @@ type Status struct {
 	Protocol   string      `json:"protocol"`              // "mqtt 3.1.1" or "mqtt 5"
 	Started    time.Time   `json:"started"`
 	Session    Link        `json:"session"` // the device's own connection
+	Storage    Storage     `json:"storage"` // where messages wait
 	Versions   Versions    `json:"twin"`    // of the device's own twin
 	Components []Component `json:"components"`
 }
@@ -113,8 +114,47 @@ type Queue struct {
 	Oldest   time.Time         `json:"oldest,omitzero"`
 	Accepted uint64            `json:"accepted"`
 	Acked    uint64            `json:"acked"`
-	Dropped  map[string]uint64 `json:"dropped,omitempty"` // by reason: full, expired, set-aside
+	Dropped  map[string]uint64 `json:"dropped,omitempty"` // by reason: full, expired, set-aside, unreadable
+	Held     int               `json:"held,omitempty"`    // handed over and not accepted yet: the disk has not taken them
+	Aside    []outbox.Aside    `json:"aside,omitempty"`   // the newest of those set aside
 }
+
+// Storage is the outbox of the whole device.
+type Storage struct {
+	Profile    string         `json:"profile,omitempty"` // "durable" or "sd-card"; "" before the agent has started
+	PowerCut   string         `json:"power_cut,omitempty"`
+	Folder     string         `json:"folder,omitempty"`
+	Error      string         `json:"error,omitempty"` // why it cannot be written now
+	Since      time.Time      `json:"since,omitzero"`  // of Error
+	Full       string         `json:"full,omitempty"`  // why it cannot grow now
+	Bytes      int            `json:"bytes"`           // of what waits
+	MaxBytes   int64          `json:"max_bytes"`       // for it
+	DiskBytes  int64          `json:"disk_bytes"`
+	Written    uint64         `json:"written_bytes"` // since the agent's start, as the three below
+	Syncs      uint64         `json:"syncs"`
+	LastSyncMS float64        `json:"last_sync_ms"`
+	SlowestMS  float64        `json:"slowest_sync_ms"`
+	Damaged    uint64         `json:"damaged,omitempty"` // places that could not be read at the start
+	Left       map[string]int `json:"left,omitempty"`    // messages of components that are not in the device file
+}
+
+// StorageOf is an outbox's Status for people.
+func StorageOf(s outbox.Status) Storage {
+	v := Storage{
+		Profile: string(s.Profile), PowerCut: s.Profile.Promise(), Folder: s.Dir, Since: s.Since, Bytes: s.Bytes, MaxBytes: s.MaxBytes,
+		DiskBytes: s.DiskBytes, Written: s.Written, Syncs: s.Syncs, LastSyncMS: ms(s.LastSync), SlowestMS: ms(s.Slowest),
+		Damaged: s.Damaged, Left: s.Left,
+	}
+	if s.Err != nil {
+		v.Error = s.Err.Error()
+	}
+	if s.Full != nil {
+		v.Full = s.Full.Error()
+	}
+	return v
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // QueueOf is an outbox's Stats for people.
 func QueueOf(s outbox.Stats) Queue { return Queue(s) }

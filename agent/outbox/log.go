@@ -32,6 +32,9 @@ func (p Profile) Promise() string {
 	return "a power cut costs no accepted message"
 }
 
+// FillPercent is how much of its segments the messages may take; the rest is room to move them.
+const FillPercent = 60
+
 // Figures of a Log.
 const (
 	defaultSegment = 2 << 20
@@ -43,7 +46,6 @@ const (
 	goneAfter      = 250 * time.Millisecond // acknowledgements that no message takes along are written after this
 	cacheBytes     = 2 << 20                // messages on disk that are kept in memory too, so that they are sent without reading
 	maxPending     = 8 << 20                // of one box: messages that wait for the disk
-	fillPercent    = 60                     // how much of its segments the messages may take; the rest is room to move them
 	firstRetry     = time.Second
 	longestRetry   = 30 * time.Second
 	ahead          = 1 << 20 // seqs left out after damage, since what is damaged may have used them
@@ -310,12 +312,12 @@ func (l *Log) capacity() int64 {
 	if l.full == nil || len(l.segments) < 2 {
 		return l.cfg.MaxBytes
 	}
-	return min(l.cfg.MaxBytes, int64(l.cfg.SegmentBytes)*int64(len(l.segments)-1)*fillPercent/100)
+	return min(l.cfg.MaxBytes, int64(l.cfg.SegmentBytes)*int64(len(l.segments)-1)*FillPercent/100)
 }
 
 // maxSegments is how many segments the messages may take.
 func (l *Log) maxSegments() int {
-	usable := int64(l.cfg.SegmentBytes) * fillPercent / 100
+	usable := int64(l.cfg.SegmentBytes) * FillPercent / 100
 	return int((l.cfg.MaxBytes+usable-1)/usable) + 1
 }
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twinbay/twinbay/agent/local"
 	"github.com/twinbay/twinbay/simulator/admin"
 	"github.com/twinbay/twinbay/simulator/rig"
 )
@@ -43,7 +44,7 @@ func (m *machine) check(ctx context.Context) error {
 		{"MQTT 3.1.1: a refused bad value keeps the last good one", (*machine).refusedValue},
 		{"MQTT 3.1.1: a direct method reaches only its module", (*machine).methods},
 		{"MQTT 3.1.1: kill -9 of a module: back within 2 s, no coin lost or doubled", (*machine).killModule},
-		{"kill -9 of the agent leaves no process behind", (*machine).killAgent},
+		{"kill -9 of the agent, three times while coins fall: no process stays, no coin lost or doubled", (*machine).killAgent},
 		{"the simulator ends cleanly", (*machine).stopHub},
 	}
 	for _, s := range steps {
@@ -89,31 +90,33 @@ func up(mqtt string) func(*machine, context.Context) error {
 	}
 }
 
-// ready waits until each component has looked at its hardware once, and coins are taken.
+// ready waits until each component runs, the first reading of its hardware has come, and coins are taken. A module that
+// starts again with the state that it had says nothing new of its own, so it is the agent that is asked.
 func (m *machine) ready(ctx context.Context, mark int) error {
-	err := m.events.wait(ctx, "first telemetry of each", mark, func(events []admin.Event) bool {
-		heard := map[string]bool{}
-		for _, e := range events {
-			if e.Kind == "telemetry" {
-				heard[e.ModuleID] = true
-			}
-		}
-		return len(heard) == len(modules)
+	err := m.events.wait(ctx, "first telemetry of climate", mark, func(events []admin.Event) bool {
+		return slices.ContainsFunc(events, func(e admin.Event) bool { return e.Kind == "telemetry" && e.ModuleID == "climate" })
 	})
 	if err != nil {
 		return err
 	}
-	look := time.NewTicker(20 * time.Millisecond) // the acceptor does not tell when it is ready
+	look := time.NewTicker(20 * time.Millisecond) // neither the agent nor the acceptor tells when it is ready
 	defer look.Stop()
 	limit := time.After(patient)
 	for {
-		if s, err := (rig.Client{Dir: m.dir}).Status(ctx); err != nil || s.Coins.Accepting {
+		s, err := m.status(ctx)
+		if err != nil {
 			return err
+		}
+		waits := slices.ContainsFunc(s.Components, func(c local.Component) bool { return c.Process.State != local.Running })
+		if !waits {
+			if s, err := (rig.Client{Dir: m.dir}).Status(ctx); err != nil || s.Coins.Accepting {
+				return err
+			}
 		}
 		select {
 		case <-look.C:
 		case <-limit:
-			return errors.New("the coin acceptor takes no coins")
+			return errors.New("a module does not run, or the coin acceptor takes no coins")
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -456,18 +459,70 @@ func (m *machine) nothingLeft() error {
 	return nil
 }
 
+// killAgent kills the agent while coins fall, again and again. What it had accepted is on the disk, with the state of the
+// module: each coin reaches the hub, and none under two ids.
 func (m *machine) killAgent(ctx context.Context) error {
-	s, err := m.status(ctx)
+	before, err := m.credited(ctx)
 	if err != nil {
 		return err
 	}
-	m.agent.kill()
-	for _, c := range s.Components {
-		if err := waitGone(ctx, c.Process.PID); err != nil {
-			return fmt.Errorf("module %s: %w", c.Name, err)
+	mark := m.events.mark()
+	const rounds, each = 3, 4
+	for round := range rounds {
+		if err := m.coins(ctx, each/2); err != nil {
+			return err
+		}
+		s, err := m.status(ctx)
+		if err != nil {
+			return err
+		}
+		m.agent.kill()
+		for _, c := range s.Components {
+			if err := waitGone(ctx, c.Process.PID); err != nil {
+				return fmt.Errorf("module %s: %w", c.Name, err)
+			}
+		}
+		if err := m.coins(ctx, each/2); err != nil { // the acceptor keeps them while nobody asks
+			return err
+		}
+		if err := up("3.1.1")(m, ctx); err != nil {
+			return err
+		}
+		if err := m.counted(ctx, mark, (round+1)*each); err != nil {
+			return err
 		}
 	}
-	return nil
+	taken, err := m.credited(ctx)
+	if err != nil {
+		return err
+	}
+	events, _ := m.events.since(mark)
+	if ids := creditIDs(events); taken-before != rounds*each || len(ids) != rounds*each {
+		return fmt.Errorf("the acceptor took %d coins of %d, the hub has %d credits: %v", taken-before, rounds*each, len(ids), ids)
+	}
+	return m.cleanStop(ctx)
+}
+
+// counted waits for n different coins.
+func (m *machine) counted(ctx context.Context, mark, n int) error {
+	return m.events.wait(ctx, fmt.Sprint(n, " different coins"), mark, func(events []admin.Event) bool {
+		counters := map[any]bool{}
+		for _, c := range credits(events) {
+			counters[c] = true
+		}
+		return len(counters) >= n
+	})
+}
+
+// creditIDs are the ids of the credits that came: a message that comes again does so under its own.
+func creditIDs(events []admin.Event) map[string]any {
+	ids := map[string]any{}
+	for _, e := range events {
+		if body := fields(e.Body); e.ModuleID == "coins" && body["event"] == "credit" {
+			ids[e.System["message-id"]] = body["counter"]
+		}
+	}
+	return ids
 }
 
 func (m *machine) stopHub(context.Context) error {

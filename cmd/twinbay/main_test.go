@@ -55,6 +55,8 @@ func vending() local.Status {
 	return local.Status{
 		Version: "1.0.0", Device: "vending-1", Host: "localhost", Address: "127.0.0.1:8883", Protocol: "mqtt 5",
 		Started: ago(26 * time.Hour), Session: local.Link{Connected: true, Since: ago(25 * time.Hour)},
+		Storage: local.Storage{Profile: "durable", PowerCut: "a power cut costs no accepted message", Folder: "/var/lib/twinbay/outbox",
+			Error: "no space left on device", Since: ago(3 * time.Minute), Damaged: 2, Left: map[string]int{"old": 7}},
 		Components: []local.Component{{
 			Name: "climate", ModuleID: "climate", Module: "bme280",
 			Process:  local.Process{PID: 4711, State: local.Running, Since: ago(26 * time.Hour)},
@@ -67,7 +69,7 @@ func vending() local.Status {
 			Process:  local.Process{PID: 4799, State: local.Running, Since: ago(75 * time.Second), Restarts: 3, LastExit: "signal: killed"},
 			Link:     local.Link{Since: ago(5 * time.Minute), LastError: "dial tcp 127.0.0.1:8883: connection refused", Retry: noon.Add(8 * time.Second)},
 			Versions: local.Versions{Desired: 3},
-			Queue:    local.Queue{Queued: 1234, InFlight: 4, Dropped: map[string]uint64{"full": 20, "expired": 0, "set-aside": 1}},
+			Queue:    local.Queue{Queued: 1234, InFlight: 4, Dropped: map[string]uint64{"full": 20, "expired": 0, "set-aside": 1}, Held: 5},
 			Health:   local.Health{State: local.Degraded, Detail: "coin path is blocked at sensor 2: open the acceptor and clear it"},
 		}, {
 			Name: "door", ModuleID: "door", Module: "door\x1b[31m",

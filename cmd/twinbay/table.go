@@ -33,6 +33,9 @@ func printStatus(w io.Writer, s local.Status, now time.Time) error {
 	if n := linkNote(s.Session, now); n != "" {
 		fmt.Fprintf(w, "  %s\n", oneLine(n))
 	}
+	for _, line := range storage(s.Storage, now) {
+		fmt.Fprintf(w, "  %s\n", oneLine(line))
+	}
 	if len(s.Components) == 0 {
 		_, err = fmt.Fprintln(w, "\nno components; add [modules.NAME] to the device file")
 		return err
@@ -49,6 +52,29 @@ func printStatus(w io.Writer, s local.Status, now time.Time) error {
 		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()
+}
+
+// storage says how safe messages are, and what is wrong.
+func storage(s local.Storage, now time.Time) (lines []string) {
+	if s.Profile == "" {
+		return nil
+	}
+	line := "outbox " + s.Profile + ": " + s.PowerCut
+	if s.Error != "" {
+		line = "outbox CANNOT BE WRITTEN for " + age(s.Since, now) + ": " + s.Error +
+			"; messages are accepted only once the hub has them; free or replace the disk of " + s.Folder
+	}
+	lines = append(lines, line)
+	if s.Full != "" && s.Error == "" {
+		lines = append(lines, "outbox: it cannot grow, so messages are dropped earlier: "+s.Full+"; free the disk of "+s.Folder)
+	}
+	if s.Damaged > 0 {
+		lines = append(lines, fmt.Sprintf("outbox: %d damaged places were found at the start; the disk of %s may be failing", s.Damaged, s.Folder))
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Left)) {
+		lines = append(lines, fmt.Sprintf("outbox: %d messages of %s are kept, which is not in the device file; put it back to send them", s.Left[name], name))
+	}
+	return lines
 }
 
 func process(c local.Component, now time.Time) string {
@@ -108,6 +134,9 @@ func queue(q local.Queue) string {
 		if n := q.Dropped[reason]; n > 0 {
 			text += fmt.Sprintf(" (%d %s)", n, reason)
 		}
+	}
+	if q.Held > 0 {
+		text += fmt.Sprintf(" (%d held)", q.Held)
 	}
 	return text
 }
