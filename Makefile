@@ -41,6 +41,17 @@ check: ## format, vet, and that go.mod is tidy
 smoke: build ## start the built programs and check from outside what the README promises, a line each
 	$(GO) run ./cmd/smoke -bin bin
 
+NODE = simulator/conformance/node
+$(NODE)/node_modules/.package-lock.json: $(NODE)/package.json $(NODE)/package-lock.json
+	cd $(NODE) && npm ci --loglevel=error
+	@touch $@
+
+.PHONY: conformance
+conformance: build $(NODE)/node_modules/.package-lock.json ## the unmodified official Node.js SDKs against twinbay-sim (needs node and npm); ONLY=text picks cases
+	@mkdir -p $(RUN)
+	@bin/twinbay-sim serve --dir $(RUN)/conformance --listen 127.0.0.1 --host-name conformance.twinbay.test --mqtt-port 0 --https-port 0 --no-rig -- \
+	  sh -c 'NODE_EXTRA_CA_CERTS=$$CA_FILE exec node --require ./$(NODE)/redirect.cjs $(NODE)/run.js "$(ONLY)"'
+
 .PHONY: bench
 bench: build ## figures: start to first telemetry, memory, sizes, method round trip, and the Go benchmarks
 	$(GO) run ./cmd/smoke -bin bin -bench

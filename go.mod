@@ -2,6 +2,9 @@ module github.com/twinbay/twinbay
 
 go 1.26.0
 
+// What npm installs for `make conformance`: no Go of ours.
+ignore ./simulator/conformance/node/node_modules
+
 require (
 	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.22.0
 	github.com/Azure/azure-sdk-for-go/sdk/storage/azblob v1.8.0
