@@ -41,7 +41,13 @@ type Config struct {
 	ModuleLimit int    // module identities per device; 0 means 20
 	Storage     string // connection string of the account that devices upload files to; "" means that they can't
 	Container   string // of it
-	Log         *slog.Logger
+
+	FaultSeed   uint64        // makes faults with a probability repeatable; 0 means 1
+	Tier        string        // F1, S1, S2 or S3; "" means neither throttles nor quota
+	Units       int           // of the tier; 0 means 1
+	ClockOffset time.Duration // how far ahead of the true time the hub believes to be when it checks tokens
+
+	Log *slog.Logger
 }
 
 // Simulator is a running hub. Make it with Start.
@@ -60,6 +66,9 @@ type Simulator struct {
 // by Run.
 func Start(ctx context.Context, c Config) (*Simulator, error) {
 	c.defaults()
+	if err := hub.CheckTier(c.Tier, c.Units); err != nil {
+		return nil, fmt.Errorf("simulator: %w", err)
+	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("simulator: folder: %w", err)
 	}
@@ -67,7 +76,10 @@ func Start(ctx context.Context, c Config) (*Simulator, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Simulator{conf: c, Hub: hub.New(hub.Options{HostName: c.HostName, ModuleLimit: c.ModuleLimit, Storage: blobs.Storage{}, Files: files})}
+	s := &Simulator{conf: c, Hub: hub.New(hub.Options{
+		HostName: c.HostName, ModuleLimit: c.ModuleLimit, Storage: blobs.Storage{}, Files: files,
+		Seed: c.FaultSeed, Tier: c.Tier, Units: c.Units, ClockOffset: c.ClockOffset,
+	})}
 	err = s.open(ctx)
 	if err != nil {
 		s.close()

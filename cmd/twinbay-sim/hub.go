@@ -95,7 +95,9 @@ func addHubCommands(root *cobra.Command) {
 	module.AddCommand(registryCommands(f, "DEVICE/MODULE")...)
 	module.AddCommand(listModules(f))
 	twin.AddCommand(twinShow(f), twinSet(f))
-	for _, c := range []*cobra.Command{device, module, twin, methodCommand(f), c2dCommand(f), eventsCommand(f), tokenCommand(f)} {
+	for _, c := range []*cobra.Command{
+		device, module, twin, methodCommand(f), c2dCommand(f), eventsCommand(f), tokenCommand(f), hubFaultCommand(f),
+	} {
 		f.register(c)
 		root.AddCommand(c)
 	}

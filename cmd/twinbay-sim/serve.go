@@ -57,6 +57,10 @@ func serveCommand() *cobra.Command {
 	p.StringVar(&f.conf.Storage, "storage", os.Getenv("TWINBAY_SIM_STORAGE"),
 		"connection string of an Azure storage account, or Azurite's, for file uploads by devices (default $TWINBAY_SIM_STORAGE)")
 	p.StringVar(&f.conf.Container, "storage-container", "", "blob container for file uploads")
+	p.StringVar(&f.conf.Tier, "tier", "", "throttles and daily quota of F1, S1, S2 or S3 (default: no limits)")
+	p.IntVar(&f.conf.Units, "units", 1, "units of the tier")
+	p.DurationVar(&f.conf.ClockOffset, "clock-offset", 0, "how far the hub's clock is ahead of yours when it checks tokens; may be negative")
+	p.Uint64Var(&f.conf.FaultSeed, "fault-seed", 1, "makes faults with a probability repeatable")
 	p.BoolVar(&f.conf.NoRig, "no-rig", false, "no fake hardware")
 	p.BoolVar(&f.conf.Still, "still", false, "fake hardware in which nothing happens by itself")
 	p.Uint64Var(&f.conf.RigSeed, "rig-seed", 1, "makes the fake hardware's world repeatable")

@@ -12,7 +12,7 @@ import (
 func (h *Hub) AuthSAS(id ID, token string) (Grant, error) {
 	h.mu.Lock()
 	defer h.unlock()
-	g, err := h.authSAS(id, token, time.Now())
+	g, err := h.authSAS(id, token, h.Now())
 	if err != nil {
 		return Grant{}, h.refuse(id, err)
 	}
@@ -53,7 +53,7 @@ func (h *Hub) authSAS(id ID, token string, now time.Time) (Grant, *Error) {
 func (h *Hub) AuthMQTT5(id ID, host, policy string, at, expiry string, data []byte) (Grant, error) {
 	h.mu.Lock()
 	defer h.unlock()
-	g, err := h.authMQTT5(id, host, policy, at, expiry, data, time.Now())
+	g, err := h.authMQTT5(id, host, policy, at, expiry, data, h.Now())
 	if err != nil {
 		return Grant{}, h.refuse(id, err)
 	}

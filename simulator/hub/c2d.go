@@ -76,6 +76,9 @@ func (h *Hub) SendC2D(id ID, m C2D) error {
 		return &Error{Code: 403004, Name: "DeviceMaximumQueueDepthExceeded",
 			Text: "50 cloud-to-device messages wait for " + id.String() + " already; purge them, or have it connect"}
 	}
+	if err := h.spend(id, m.size()); err != nil {
+		return err
+	}
 	m = m.own(id)
 	h.changedMail(n, n.mail.put(m, h.nextSequence(), now, expires))
 	e := h.c2dEvent(n, &m, "queued")

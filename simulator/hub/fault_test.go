@@ -1,8 +1,10 @@
 package hub
 
 import (
+	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -34,7 +36,7 @@ func TestFaultCounts(t *testing.T) {
 }
 
 func TestAddFaultRefuses(t *testing.T) {
-	for _, f := range []Fault{{Do: "kick"}, {On: "publish"}, {On: "publish", Do: "explode"}, {On: "publish", Do: "kick", After: -1}, {On: "publish", Do: "kick", Times: -1}} {
+	for _, f := range []Fault{{Do: "kick"}, {On: "publish"}, {On: "tea", Do: "kick"}, {On: "publish", Do: "kick", P: 1.5}, {On: "publish", Do: "kick", P: math.NaN()}, {On: "publish", Do: "kick", For: -1}, {On: "publish", Do: "explode"}, {On: "publish", Do: "kick", After: -1}, {On: "publish", Do: "kick", Times: -1}} {
 		wantError(t, "rule", New(Options{}).AddFault(f), 400004)
 	}
 }
@@ -62,4 +64,76 @@ func TestGlob(t *testing.T) {
 			t.Errorf("glob(%q, %.20q) = %v", c.pattern, c.text, got)
 		}
 	}
+}
+
+func TestFaultsAreListedReplacedAndRemoved(t *testing.T) {
+	h := newHub(t)
+	a := ID{"pi-01", "a"}
+	for _, f := range []Fault{
+		{On: "publish", Do: "drop", After: 1},
+		{ID: "mine", On: "report", Do: "kick", Who: "pi-01/*"},
+		{On: "rest", Do: "throttle"},
+	} {
+		wantError(t, "add", h.AddFault(f), 0)
+	}
+	h.Fault("publish", a)
+	h.Fault("publish", a)
+	got := h.Faults()
+	if len(got) != 3 || got[0].ID != "1" || got[0].Passed != 1 || got[0].Acted != 1 || got[1].ID != "mine" || got[2].ID != "2" {
+		t.Fatalf("%+v", got)
+	}
+	wantError(t, "replace", h.AddFault(Fault{ID: "mine", On: "report", Do: "refuse"}), 0)
+	if f := h.Fault("report", a); f.Do != "refuse" {
+		t.Errorf("after replacing: %+v", f)
+	}
+	if !h.RemoveFault("mine") || h.RemoveFault("mine") {
+		t.Error("a rule is removed once")
+	}
+	if f := h.Fault("report", a); f.Do != "" {
+		t.Errorf("after removing: %+v", f)
+	}
+}
+
+func TestFaultProbability(t *testing.T) {
+	hits := func(seed uint64) (n int, pattern string) {
+		h := New(Options{Seed: seed})
+		wantError(t, "add", h.AddFault(Fault{On: "publish", Do: "drop", P: 0.25}), 0)
+		for range 1000 {
+			if h.Fault("publish", ID{Device: "d"}).Do == "drop" {
+				n++
+				pattern += "x"
+			} else {
+				pattern += "."
+			}
+		}
+		return n, pattern
+	}
+	n, first := hits(7)
+	if n < 200 || n > 300 {
+		t.Errorf("%d of 1000 with probability 0.25", n)
+	}
+	if _, again := hits(7); again != first {
+		t.Error("the same seed makes other faults")
+	}
+	if _, other := hits(8); other == first {
+		t.Error("another seed makes the same faults")
+	}
+}
+
+func TestFaultEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub(t)
+		wantError(t, "add", h.AddFault(Fault{On: "connect", Do: "kick", For: 30 * time.Second}), 0)
+		time.Sleep(30*time.Second - 1)
+		if f := h.Fault("connect", ID{Device: "pi-01"}); f.Do != "kick" {
+			t.Errorf("before its end: %+v", f)
+		}
+		time.Sleep(1)
+		if f := h.Fault("connect", ID{Device: "pi-01"}); f.Do != "" {
+			t.Errorf("after its end: %+v", f)
+		}
+		if all := h.Faults(); len(all) != 0 {
+			t.Errorf("still listed: %+v", all)
+		}
+	})
 }

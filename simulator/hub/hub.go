@@ -1,9 +1,11 @@
 package hub
 
 import (
-	"crypto/rand"
+	"cmp"
+	crand "crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,6 +28,11 @@ type Options struct {
 	MaxDeliveries int           // how often a cloud-to-device message may be abandoned, 1 to 100; 0 means 10
 	Files         Files         // for uploads by devices; nil means that there is none
 	Storage       Storage       // for import and export; nil means that there is none
+
+	Seed        uint64        // makes faults with a probability repeatable; 0 means 1
+	Tier        string        // F1, S1, S2 or S3: its throttles and its quota hold; "" means no limits. See CheckTier
+	Units       int           // of the tier; 0 means 1
+	ClockOffset time.Duration // how far ahead of the true time the hub believes to be when it checks tokens
 }
 
 // Hub is one IoT hub. Make it with New; its methods may be called from any goroutine, and every error is an *Error.
@@ -37,6 +44,9 @@ type Hub struct {
 	deliveries  int
 	storage     Storage
 	files       Files
+	throttles   *throttles // nil: no tier
+	offset      time.Duration
+	dice        *rand.Rand // for faults
 
 	mu       sync.Mutex
 	later    []func() // what to do after unlocking
@@ -47,6 +57,7 @@ type Hub struct {
 	rids     uint64 // last method request id given
 	sequence uint64 // last sequence number given to a message
 	faults   []*faultRule
+	faultIDs uint64 // last number given to a fault rule
 	watchers map[*watcher]struct{}
 	feedback feedback
 	uploaded notices // files
@@ -74,8 +85,15 @@ func New(o Options) *Hub {
 	if o.Policies == nil {
 		o.Policies = defaultPolicies()
 	}
+	limits, err := newThrottles(o.Tier, o.Units)
+	if err != nil {
+		panic(err) // a program's mistake: CheckTier tells about a person's
+	}
 	return &Hub{
 		host:        o.HostName,
+		throttles:   limits,
+		offset:      o.ClockOffset,
+		dice:        rand.New(rand.NewPCG(cmp.Or(o.Seed, 1), 0)),
 		moduleLimit: o.ModuleLimit,
 		policies:    slices.Clone(o.Policies),
 		ttl:         min(max(o.TimeToLive, minTTL), maxTTL),
@@ -86,6 +104,9 @@ func New(o Options) *Hub {
 		watchers:    map[*watcher]struct{}{},
 	}
 }
+
+// Now is what time the hub believes it is when it checks tokens: the true time, unless Options.ClockOffset says otherwise.
+func (h *Hub) Now() time.Time { return time.Now().Add(h.offset) }
 
 // HostName is the hub's name in connection strings and tokens.
 func (h *Hub) HostName() string { return h.host }
@@ -171,7 +192,7 @@ func identityETag(n uint64) string {
 
 func newKey() string {
 	var key [32]byte
-	rand.Read(key[:]) // never fails: package crypto/rand
+	crand.Read(key[:]) // never fails: package crypto/rand
 	return base64.StdEncoding.EncodeToString(key[:])
 }
 

@@ -213,6 +213,10 @@ func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 		"journal":     "an option",
 		"rids":        "direct methods end with their connections",
 		"faults":      "tests set them for their own run",
+		"faultIDs":    "tests set them for their own run",
+		"dice":        "seeded by an option",
+		"throttles":   "an option, and levels that fill again within a minute or, for the quota, a day",
+		"offset":      "an option",
 		"watchers":    "streams end with the process",
 	}
 	for f := range reflect.TypeFor[Hub]().Fields() {

@@ -37,7 +37,7 @@ func (h *Hub) Attach(g Grant, p Peer) (*Link, error) {
 		return nil, h.refuse(g.ID, err)
 	}
 	now := time.Now()
-	if !g.Expires.IsZero() && !g.Expires.After(now) {
+	if !g.Expires.IsZero() && !g.Expires.After(h.Now()) {
 		return nil, h.refuse(g.ID, tokenOver(g.ID))
 	}
 	h.cut(n, &Error{Code: 400027, Name: "ConnectionForcefullyClosedOnNewConnection",
@@ -76,7 +76,7 @@ func (l *Link) renew(g Grant) {
 		return
 	}
 	var timer *time.Timer
-	timer = time.AfterFunc(time.Until(g.Expires), func() {
+	timer = time.AfterFunc(g.Expires.Sub(l.hub.Now()), func() {
 		l.hub.mu.Lock()
 		defer l.hub.unlock()
 		if l.expiry == timer { // else it was renewed while this waited for the lock
@@ -114,8 +114,12 @@ func (l *Link) Telemetry(m Message) error {
 	if l.over {
 		return l.gone()
 	}
+	if err := l.hub.spend(l.id, m.size()); err != nil {
+		return err
+	}
 	l.n.activity = time.Now()
 	l.hub.emit(e)
+	l.obey(m.Properties)
 	return nil
 }
 
@@ -129,6 +133,12 @@ func (h *Hub) Telemetry(g Grant, m Message) error {
 	defer h.unlock()
 	n, err := h.admissible(g.ID)
 	if err != nil {
+		return err
+	}
+	if o, ok := readFaultOrder(m.Properties); ok && o.refusal() != nil {
+		return o.refusal()
+	}
+	if err := h.spend(g.ID, m.size()); err != nil {
 		return err
 	}
 	n.activity = time.Now()
@@ -155,7 +165,11 @@ func (l *Link) Twin() (json.RawMessage, error) {
 	l.n.activity = time.Now()
 	t := l.n.twin // a copy; its trees don't change
 	l.hub.unlock()
-	return t.deviceTwin(), nil
+	doc := t.deviceTwin()
+	if err := l.hub.spendOpen(l.id, len(doc)); err != nil {
+		return nil, err
+	}
+	return doc, nil
 }
 
 // Report merges a patch into the reported properties and answers their new version. With an ifVersion other than 0,
@@ -169,6 +183,9 @@ func (l *Link) Report(patch json.RawMessage, ifVersion int64) (version int64, er
 	defer l.hub.unlock()
 	if l.over {
 		return 0, l.gone()
+	}
+	if bad := l.hub.spend(l.id, len(patch)); bad != nil {
+		return 0, bad
 	}
 	version, bad = l.hub.report(l.n, tree, ifVersion)
 	if bad != nil {

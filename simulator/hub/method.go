@@ -57,6 +57,9 @@ func (h *Hub) Invoke(ctx context.Context, id ID, r MethodRequest) (MethodResult,
 	if err := r.check(); err != nil {
 		return MethodResult{}, err
 	}
+	if err := h.spendOpen(id, len(r.Payload)); err != nil {
+		return MethodResult{}, err
+	}
 	over := time.NewTimer(r.Response)
 	defer over.Stop()
 	link, rid, c, err := h.start(ctx, id, r)
@@ -69,6 +72,7 @@ func (h *Hub) Invoke(ctx context.Context, id ID, r MethodRequest) (MethodResult,
 		if a.err != nil {
 			return MethodResult{}, a.err
 		}
+		_ = h.spendOpen(id, len(a.result.Payload)) // counted; the device has answered, so it is not refused any more
 		return a.result, nil
 	case <-over.C:
 		return MethodResult{}, &Error{Code: 504101, Name: "GatewayTimeout",

@@ -80,7 +80,7 @@ func (h *Hub) AuthModules(device, token string, want Permission, path string) (a
 	}
 	h.mu.Lock()
 	defer h.unlock()
-	if _, bad := h.authSAS(ID{Device: device}, token, time.Now()); bad != nil {
+	if _, bad := h.authSAS(ID{Device: device}, token, h.Now()); bad != nil {
 		return false, h.refuse(ID{Device: device}, unauthorized("%s: %s", path, bad.reason()))
 	}
 	return true, nil
@@ -94,7 +94,7 @@ func (h *Hub) checkService(token string, want Permission, path string) *Error {
 	if err != nil {
 		return unauthorized("%s", err.Text)
 	}
-	if s.expired(time.Now()) {
+	if s.expired(h.Now()) {
 		return unauthorized("the token ran out at %s", s.expires.UTC().Format(time.RFC3339))
 	}
 	if s.policy == "" {

@@ -23,6 +23,7 @@ var (
 	errShutdown   = errors.New("the hub is shutting down")
 	errNotReading = errors.New("the device does not read what it is sent")
 	errFinished   = errors.New("the connection is finished")
+	errFrozen     = errors.New("a fault rule has frozen the connection until it was silent for too long")
 )
 
 // conn is the byte side of one connection. One goroutine reads; any goroutine may send. What is sent is appended to
@@ -41,6 +42,8 @@ type conn struct {
 	held    bool   // nothing is written yet: the CONNACK must come first
 	writing bool
 	broken  bool // a write has failed
+	frozen  bool // a fault has made the connection half open
+	silence time.Duration
 	late    []latePacket
 	timer   *time.Timer
 }
@@ -52,7 +55,7 @@ type latePacket struct {
 }
 
 func newConn(ctx context.Context, nc net.Conn) *conn {
-	c := &conn{nc: nc, held: true}
+	c := &conn{nc: nc, held: true, silence: connectTimeout}
 	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx)) // the end of ctx comes by end, with its cause
 	c.in = newFrameReader(nc, c.flush)
 	return c
@@ -86,11 +89,45 @@ func (c *conn) deadline(d time.Duration) error {
 
 // patient gives the device this long before each read, from now on.
 func (c *conn) patient(d time.Duration) {
+	c.mu.Lock()
+	c.silence = d
+	c.mu.Unlock()
 	c.in.idle = func() error {
 		if err := c.flush(); err != nil {
 			return err
 		}
 		return c.deadline(d)
+	}
+}
+
+// freeze makes the connection half open: nothing more is sent, what is queued neither, and the reader's goroutine stops at
+// its next packet (see thaw). The socket stays as it is.
+func (c *conn) freeze() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.frozen = true
+	c.out, c.late = c.out[:0], nil
+}
+
+func (c *conn) isFrozen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.frozen
+}
+
+// thaw waits, for the reader's goroutine, until a frozen connection ends: the hub, too, hears nothing from a device that it
+// does not read, and gives up after the same time.
+func (c *conn) thaw() error {
+	c.mu.Lock()
+	silence := c.silence
+	c.mu.Unlock()
+	t := time.NewTimer(silence)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return errFrozen
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
 	}
 }
 
@@ -114,7 +151,7 @@ func (c *conn) post(raw []byte, delay time.Duration) {
 }
 
 func (c *conn) appendLocked(raw []byte) {
-	if c.ctx.Err() != nil {
+	if c.ctx.Err() != nil || c.frozen {
 		return
 	}
 	if len(c.out)+len(raw) > maxPending {
@@ -244,6 +281,9 @@ func (c *conn) finish(goodbye []byte) {
 	c.wg.Wait()
 
 	c.mu.Lock()
+	if c.frozen {
+		goodbye = nil
+	}
 	last, broken := append(c.out, goodbye...), c.broken
 	c.out, c.spare, c.late = nil, nil, nil
 	c.mu.Unlock()

@@ -22,6 +22,7 @@ const (
 	doRefuse   = "refuse"
 	doThrottle = "throttle"
 	doDrop     = "drop"
+	doQuota    = "quota"
 )
 
 // device is one connected identity, whatever the protocol version.
@@ -54,20 +55,36 @@ func (d *device) Close(why *hub.Error) {
 	d.c.end(why)
 }
 
-// ask asks the fault rules about something that the device wants. It waits through a delay, and an error ends the
-// connection.
+// throttled are the events that the hub's tier limits.
+var throttled = map[string]hub.Operation{
+	"connect": hub.OpConnect, "publish": hub.OpSend, "twin-get": hub.OpTwinRead, "report": hub.OpTwinUpdate,
+}
+
+// ask asks the fault rules, and then the throttle of the hub's tier, about something that the device wants. It waits
+// through a delay, and an error ends the connection.
 func (d *device) ask(on string) (string, error) {
 	switch f := d.srv.hub.Fault(on, d.id); f.Do {
-	case doNothing, doRefuse, doThrottle, doDrop:
+	case doRefuse, doThrottle, doDrop, doQuota:
 		return f.Do, nil
 	case "kick":
 		return "", fmt.Errorf("%w: on %s", errKicked, on)
+	case "freeze":
+		d.c.freeze()
+		return "", d.c.thaw()
 	case "delay":
-		return doNothing, d.c.wait(f.Delay)
-	default:
-		d.log.Warn("fault rule with an unknown action is ignored", "on", on, "do", f.Do)
+		if err := d.c.wait(f.Delay); err != nil {
+			return "", err
+		}
+	}
+	op, ok := throttled[on]
+	if !ok {
 		return doNothing, nil
 	}
+	held, err := d.srv.hub.Throttle(op, d.id, 1)
+	if err != nil {
+		return doThrottle, nil
+	}
+	return doNothing, d.c.wait(held)
 }
 
 // admit asks the fault rules about something that the hub sends. It never waits: the packet does, for delay.
@@ -76,7 +93,10 @@ func (d *device) admit(on string) (delay time.Duration, ok bool) {
 	case "kick":
 		d.c.end(fmt.Errorf("%w: on %s", errKicked, on))
 		return 0, false
-	case doRefuse, doThrottle, doDrop:
+	case "freeze":
+		d.c.freeze()
+		return 0, false
+	case doRefuse, doThrottle, doDrop, doQuota:
 		return 0, false
 	case "delay":
 		return f.Delay, true
@@ -84,13 +104,15 @@ func (d *device) admit(on string) (delay time.Duration, ok bool) {
 	return 0, true
 }
 
-// faultError is what a refusing or throttling rule answers, nil for the others.
+// faultError is what a rule that refuses answers, and the hub's throttle; nil for the others.
 func faultError(do string) *hub.Error {
 	switch do {
 	case doRefuse:
 		return &hub.Error{Code: 400004, Name: "ArgumentInvalid", Text: "a fault rule refuses this"}
 	case doThrottle:
-		return &hub.Error{Code: 429001, Name: "ThrottlingException", Text: "a fault rule throttles this"}
+		return &hub.Error{Code: 429001, Name: "ThrottlingException", Text: "too many requests: wait and try again"}
+	case doQuota:
+		return &hub.Error{Code: 403002, Name: "IotHubQuotaExceeded", Text: "a fault rule has the hub's messages of this day used up"}
 	}
 	return nil
 }

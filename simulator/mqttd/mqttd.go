@@ -37,9 +37,10 @@
 //
 // The door asks the hub's fault rules about connect, subscribe, publish, twin-get and report before it carries them out,
 // about puback after the hub has taken a message and before the device is told, and about desired, method and c2d before it
-// sends them. kick closes the connection; refuse and throttle answer with the version's own error, and where 3.1.1 has
-// none they close; drop neither carries out nor answers; delay waits and keeps the order. What the hub sends is lost by
-// refuse, throttle and drop alike.
+// sends them. kick closes the connection; refuse, throttle and quota answer with the version's own error, and where 3.1.1
+// has none they close; drop neither carries out nor answers; delay waits and keeps the order; freeze leaves the connection
+// half open. What the hub sends is lost by refuse, throttle, quota and drop alike. A hub with a tier is then asked how long
+// to hold back connect, publish, twin-get and report; what would be held for too long is answered like throttle.
 package mqttd
 
 import (

@@ -74,7 +74,7 @@ func (d *device3) connect(p connect) error {
 	switch do, err := d.ask("connect"); {
 	case err != nil:
 		return err
-	case do == doRefuse:
+	case do == doRefuse || do == doQuota:
 		return refusal{connackNotAuthorized, faultError(do)}
 	case do == doThrottle:
 		return refusal{connackUnavailable, faultError(do)}
@@ -123,6 +123,9 @@ func (d *device3) run() error {
 		f, err := d.c.in.next()
 		if err != nil {
 			return explain(d.c, err, errSilent)
+		}
+		if d.c.isFrozen() {
+			return d.c.thaw()
 		}
 		if err := d.handle(f); err != nil {
 			return err
@@ -295,7 +298,7 @@ func (d *device3) subscribe(f frame) error {
 	if err != nil || do == doDrop {
 		return err
 	}
-	if do == doThrottle {
+	if do == doThrottle || do == doQuota {
 		return faultError(do)
 	}
 	codes := make([]byte, 0, len(p.filters))

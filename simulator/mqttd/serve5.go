@@ -70,6 +70,8 @@ func (d *device5) connect(f frame) error {
 		return err
 	case do == doRefuse:
 		return refusal5{refused(faultError(do))}
+	case do == doQuota:
+		return refusal5{hubStatus(faultError(do))}
 	case do == doThrottle:
 		return refusal5{&outcome{reasonConnectionRate, statusThrottled, faultError(do).Text}}
 	case do == doDrop:
@@ -103,6 +105,9 @@ func (d *device5) run() error {
 		f, err := d.c.in.next()
 		if err != nil {
 			return explain(d.c, err, errSilent)
+		}
+		if d.c.isFrozen() {
+			return d.c.thaw()
 		}
 		if len(f.raw) > maxMessage {
 			return fmt.Errorf("%w: Maximum Packet Size is %d", errTooLarge, maxMessage)
@@ -192,7 +197,7 @@ func (d *device5) subscribe(p *packets.Subscribe) error {
 		switch {
 		case do == doRefuse:
 			code = reasonImplementation
-		case do == doThrottle:
+		case do == doThrottle || do == doQuota:
 			code = reasonQuota
 		case code <= grantedQoS1 && s.Topic != topic5Responses && !d.sess.subscribe(s.Topic, code, maxFilters5):
 			code = reasonQuota

@@ -131,6 +131,9 @@ func farewell(why error) *outcome {
 		return o
 	}
 	if e, ok := errors.AsType[*hub.Error](why); ok {
+		if e.Code == 400029 { // ordered by AzIoTHub_FaultOperationType KillTcp: a cut, not a goodbye
+			return nil
+		}
 		return hubFarewell(e)
 	}
 	switch {

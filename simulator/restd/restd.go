@@ -31,7 +31,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/twinbay/twinbay/simulator/hub"
@@ -85,6 +84,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Server", "Microsoft-HTTPAPI/2.0") // some clients' traces show it
 	h.Set("Vary", "Origin")
+	h.Set("Date", s.hub.Now().UTC().Format(http.TimeFormat)) // some devices set their clock by it
 	h.Set("x-ms-request-id", newGUID())
 	x := &exchange{w: w, r: r}
 	err := s.serve(x)
@@ -111,6 +111,9 @@ func (s *Server) serve(x *exchange) error {
 	}
 	if !simulators {
 		if err := s.fault(x); err != nil {
+			return err
+		}
+		if err := s.throttle(x, rt); err != nil {
 			return err
 		}
 	}
@@ -192,30 +195,6 @@ var versionText = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$`)
 func checkVersion(v string) error {
 	if !versionText.MatchString(v) {
 		return &hub.Error{Code: 400001, Name: "InvalidProtocolVersion", Text: "api-version is missing or unknown; send api-version=2021-04-12"}
-	}
-	return nil
-}
-
-// fault asks the fault rules about "rest".
-func (s *Server) fault(x *exchange) error {
-	switch f := s.hub.Fault("rest", x.id); f.Do {
-	case "kick":
-		panic(http.ErrAbortHandler) // what net/http has for closing a connection without an answer
-	case "drop":
-		<-x.r.Context().Done()
-		panic(http.ErrAbortHandler)
-	case "refuse":
-		return &hub.Error{Code: 503001, Name: "ServiceUnavailable", Text: "a fault rule refuses this"}
-	case "throttle":
-		x.w.Header().Set("Connection", "close") // as measured; and no Retry-After
-		return &hub.Error{Code: 429001, Name: "ThrottlingException", Text: "a fault rule throttles this"}
-	case "delay":
-		t := time.NewTimer(f.Delay)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-x.r.Context().Done():
-		}
 	}
 	return nil
 }

@@ -1,0 +1,44 @@
+package admin_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/twinbay/twinbay/simulator/admin"
+)
+
+func TestFaults(t *testing.T) {
+	_, c := serve(t)
+	ctx := t.Context()
+	for _, f := range []admin.Fault{
+		{On: "publish", Who: "d/*", Do: "drop", P: 0.5, For: "1h0m0s"},
+		{ID: "slow", On: "report", Do: "delay", Delay: "1s", After: 2, Times: 3},
+	} {
+		if err := c.AddFault(ctx, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.AddFault(ctx, admin.Fault{On: "tea", Do: "drop"}); err == nil || !strings.Contains(err.Error(), "tea") {
+		t.Errorf("an event that there is not: %v", err)
+	}
+	want := []admin.FaultState{
+		{Fault: admin.Fault{ID: "1", On: "publish", Who: "d/*", Do: "drop", P: 0.5, For: "1h0m0s"}},
+		{Fault: admin.Fault{ID: "slow", On: "report", Do: "delay", Delay: "1s", After: 2, Times: 3}},
+	}
+	got, err := c.Faults(ctx)
+	if err != nil || len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
+		t.Errorf("%+v, %v\nwant %+v", got, err, want)
+	}
+	if err := c.ClearFaults(ctx, "slow"); err != nil {
+		t.Error(err)
+	}
+	if err := c.ClearFaults(ctx, "slow"); err == nil || !strings.Contains(err.Error(), "no fault rule slow") {
+		t.Errorf("a rule that is gone: %v", err)
+	}
+	if err := c.ClearFaults(ctx, ""); err != nil {
+		t.Error(err)
+	}
+	if got, err := c.Faults(ctx); err != nil || len(got) != 0 {
+		t.Errorf("%+v, %v after clearing", got, err)
+	}
+}
