@@ -28,7 +28,7 @@ function name(prefix = 'd') {
 }
 
 // ways are the two ways of a device to MQTT.
-const ways = [['MQTT', Mqtt]];
+const ways = [['MQTT', Mqtt], ['MQTT over WebSocket', MqttWs]];
 
 // sas is a token of a policy or an identity for a resource.
 function sas(cs, resource, seconds = 3600) {
