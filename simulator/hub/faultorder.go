@@ -2,6 +2,7 @@ package hub
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -27,10 +28,20 @@ type faultOrder struct {
 	delay, duration time.Duration
 }
 
-func readFaultOrder(properties map[string]string) (faultOrder, bool) {
-	o := faultOrder{kind: properties[faultType], reason: properties[faultReason]}
-	o.delay = seconds(properties[faultDelay])
-	o.duration = seconds(properties[faultDuration])
+// readFaultOrder finds an order among the application properties, whose names are in lower case if they came by HTTP.
+func readFaultOrder(properties map[string]string) (o faultOrder, ok bool) {
+	for name, value := range properties {
+		switch {
+		case strings.EqualFold(name, faultType):
+			o.kind = value
+		case strings.EqualFold(name, faultReason):
+			o.reason = value
+		case strings.EqualFold(name, faultDelay):
+			o.delay = seconds(value)
+		case strings.EqualFold(name, faultDuration):
+			o.duration = seconds(value)
+		}
+	}
 	return o, o.kind != ""
 }
 

@@ -83,6 +83,8 @@ func TestOrderOverHTTP(t *testing.T) {
 		"InvokeThrottling": 429001, "InvokeMaxMessageQuota": 403002, "InvokeAuthError": 401002, "KillTcp": 0, "KillAmqpSession": 0, "nonsense": 0,
 	} {
 		wantError(t, kind, h.Telemetry(g, order(kind, "0", "5")), code)
+		lower := Message{Properties: map[string]string{"aziothub_faultoperationtype": kind}} // as HTTP headers are
+		wantError(t, kind, h.Telemetry(g, lower), code)
 	}
 }
 

@@ -3,6 +3,7 @@
 
 const crypto = require('node:crypto');
 const https = require('node:https');
+const util = require('node:util');
 const iothub = require('azure-iothub');
 const { Client, ModuleClient, Message } = require('azure-iot-device');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
@@ -195,7 +196,7 @@ async function fails(promise, errorName) {
     }
     return e;
   }
-  throw new Error(`resolves with ${JSON.stringify(value)}, want ${errorName ?? 'an error'}`);
+  throw new Error(`resolves with ${util.inspect(value, { depth: 1 }).slice(0, 500)}, want ${errorName ?? 'an error'}`);
 }
 
 const guid = () => crypto.randomUUID();
