@@ -7,6 +7,10 @@
 // modules/modkit. What go-plugin leaves open is decided here: a module gets an environment of its own with no secret
 // in it, a process group, a parent-death signal (prctl(2), PR_SET_PDEATHSIG), and a unix socket in a private folder
 // that is removed once the agent is connected, so that nobody else can talk to the module.
+//
+// The end of a module takes along what the module itself has started, because it is in the module's process group. When
+// the agent is killed, the kernel ends the modules and nobody is left to end such children: that is the service
+// manager's part (systemd's KillMode=mixed ends the unit's whole control group). Twinbay's own modules start none.
 package host
 
 import (

@@ -36,7 +36,7 @@ func be(args []string) {
 	case "module":
 		modkit.Serve(&module{}, map[string]hal.Driver{})
 	case "parent": // a module with a child that outlives it
-		child := exec.Command("sleep", "600")
+		child := exec.Command("sleep", "20") // longer than any test looks for it
 		child.Stderr = os.Stderr
 		if err := child.Start(); err != nil {
 			panic(err)
@@ -66,7 +66,7 @@ func be(args []string) {
 		if err != nil {
 			panic(err)
 		}
-		p, err := h.Start(context.Background(), host.Spec{Name: "coins", Program: os.Args[0], Args: []string{"be", "parent"},
+		p, err := h.Start(context.Background(), host.Spec{Name: "coins", Program: os.Args[0], Args: []string{"be", "module"},
 			Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 		if err != nil {
 			panic(err)
