@@ -112,9 +112,12 @@ func writeCredentials(dir string, ids []hub.ID, connectionString func(hub.ID) (s
 	return nil
 }
 
-// create makes a seed's identities in a hub.
+// create makes a seed's identities in a hub. Those that a state file has brought are left as they are.
 func (s seed) create(h *hub.Hub) error {
 	for _, id := range s.ids() {
+		if h.Generation(id) != "" {
+			continue
+		}
 		if err := s.identity(id).create(h, id); err != nil {
 			return fmt.Errorf("simulator: seed %s: %w", id, err)
 		}

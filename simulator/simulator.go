@@ -19,6 +19,7 @@ import (
 
 	"github.com/twinbay/twinbay/simulator/blobs"
 	"github.com/twinbay/twinbay/simulator/hub"
+	"github.com/twinbay/twinbay/simulator/journal"
 	"github.com/twinbay/twinbay/simulator/mqttd"
 	"github.com/twinbay/twinbay/simulator/restd"
 	"github.com/twinbay/twinbay/simulator/rig"
@@ -42,6 +43,7 @@ type Config struct {
 	Storage     string // connection string of the account that devices upload files to; "" means that they can't
 	Container   string // of it
 
+	StateFile   string        // keeps what the hub knows from run to run; "" keeps it in memory alone
 	FaultSeed   uint64        // makes faults with a probability repeatable; 0 means 1
 	Tier        string        // F1, S1, S2 or S3; "" means neither throttles nor quota
 	Units       int           // of the tier; 0 means 1
@@ -57,6 +59,7 @@ type Simulator struct {
 	Seed []hub.ID // the seeded identities, devices before their modules
 
 	conf  Config
+	state *journal.Journal // nil without a state file
 	mqtt  net.Listener
 	https net.Listener
 	rig   *rig.Rig
@@ -72,18 +75,12 @@ func Start(ctx context.Context, c Config) (*Simulator, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("simulator: folder: %w", err)
 	}
-	files, err := c.files()
-	if err != nil {
+	s := &Simulator{conf: c}
+	if err := s.openHub(); err != nil {
 		return nil, err
 	}
-	s := &Simulator{conf: c, Hub: hub.New(hub.Options{
-		HostName: c.HostName, ModuleLimit: c.ModuleLimit, Storage: blobs.Storage{}, Files: files,
-		Seed: c.FaultSeed, Tier: c.Tier, Units: c.Units, ClockOffset: c.ClockOffset,
-	})}
-	err = s.open(ctx)
-	if err != nil {
-		s.close()
-		return nil, err
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
@@ -209,8 +206,10 @@ func (s *Simulator) describe(ca *authority) error {
 }
 
 // Run serves until ctx ends; then it closes every connection and removes what it made for this run.
-func (s *Simulator) Run(ctx context.Context) error {
-	defer s.close()
+//
+// When the state file can't be written any more it ends, with an error, so that nothing is acknowledged that is not kept.
+func (s *Simulator) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.close()) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	rest, sockets := restd.New(s.Hub, s.conf.Log), websocketd.New()
@@ -241,10 +240,23 @@ func (s *Simulator) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return web.Close()
 	})
+	if s.state != nil {
+		g.Go(func() error {
+			select {
+			case <-s.state.Failed(): // close tells why
+				cancel()
+				err := web.Close() // before those go on who wait to be answered
+				s.state.Release()
+				return err
+			case <-ctx.Done():
+				return nil
+			}
+		})
+	}
 	return g.Wait()
 }
 
-func (s *Simulator) close() {
+func (s *Simulator) close() error {
 	s.Hub.Close()
 	if s.Env != nil && s.conf.EnvFile != "" {
 		os.Remove(s.conf.EnvFile)
@@ -257,4 +269,8 @@ func (s *Simulator) close() {
 	if s.rig != nil {
 		s.rig.Close()
 	}
+	if s.state != nil {
+		return s.state.Close()
+	}
+	return nil
 }

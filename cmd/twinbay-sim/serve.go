@@ -53,6 +53,7 @@ func serveCommand() *cobra.Command {
 	p.StringVar(&f.conf.SeedFile, "seed", "", "TOML file of identities to start with")
 	p.StringVar(&f.conf.KeysDir, "keys", "", "folder for one credential file per seeded identity (default DIR/keys)")
 	p.StringVar(&f.conf.EnvFile, "env-file", "", "written once the hub serves, to be sourced by a shell (default DIR/hub.env)")
+	p.StringVar(&f.conf.StateFile, "state", "", "file that keeps identities, keys, twins, queues and jobs from run to run (default: memory alone)")
 	p.IntVar(&f.conf.ModuleLimit, "module-limit", 20, "module identities per device; Azure's limit of today is 50")
 	p.StringVar(&f.conf.Storage, "storage", os.Getenv("TWINBAY_SIM_STORAGE"),
 		"connection string of an Azure storage account, or Azurite's, for file uploads by devices (default $TWINBAY_SIM_STORAGE)")

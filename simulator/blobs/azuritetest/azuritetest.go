@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package azuritetest starts Azurite, Microsoft's emulator of Azure storage, for a test of import and export.
 //
 // Azurite is a program for Node.js. The environment variable TWINBAY_AZURITE holds the path of its azurite-blob, which
