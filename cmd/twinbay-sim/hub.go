@@ -96,7 +96,7 @@ func addHubCommands(root *cobra.Command) {
 	module.AddCommand(listModules(f))
 	twin.AddCommand(twinShow(f), twinSet(f))
 	for _, c := range []*cobra.Command{
-		device, module, twin, methodCommand(f), c2dCommand(f), eventsCommand(f), tokenCommand(f), hubFaultCommand(f),
+		device, module, twin, methodCommand(f), c2dCommand(f), eventsCommand(f), tokenCommand(f), exportCommand(f), importCommand(f), hubFaultCommand(f),
 	} {
 		f.register(c)
 		root.AddCommand(c)
