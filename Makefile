@@ -47,10 +47,11 @@ $(NODE)/node_modules/.package-lock.json: $(NODE)/package.json $(NODE)/package-lo
 	@touch $@
 
 .PHONY: conformance
-conformance: build $(NODE)/node_modules/.package-lock.json ## the unmodified official Node.js SDKs against twinbay-sim (needs node and npm); ONLY=text picks cases
+conformance: build $(NODE)/node_modules/.package-lock.json ## the unmodified official Node.js SDKs, and Azurite, against twinbay-sim (needs node and npm); ONLY=text picks cases
 	@mkdir -p $(RUN)
 	@bin/twinbay-sim serve --dir $(RUN)/conformance --listen 127.0.0.1 --host-name conformance.twinbay.test --mqtt-port 0 --https-port 0 --no-rig -- \
 	  sh -c 'NODE_EXTRA_CA_CERTS=$$CA_FILE exec node --require ./$(NODE)/redirect.cjs $(NODE)/run.js "$(ONLY)"'
+	TWINBAY_AZURITE=$(CURDIR)/$(NODE)/node_modules/.bin/azurite-blob $(GO) test ./simulator/blobs ./cmd/twinbay-sim
 
 .PHONY: bench
 bench: build ## figures: start to first telemetry, memory, sizes, method round trip, and the Go benchmarks
