@@ -57,7 +57,8 @@ type Hub struct {
 	rids     uint64 // last method request id given
 	sequence uint64 // last sequence number given to a message
 	faults   []*faultRule
-	faultIDs uint64 // last number given to a fault rule
+	faultIDs uint64         // last number given to a fault rule
+	attempts map[string]int // at what this hub does not have
 	watchers map[*watcher]struct{}
 	feedback feedback
 	uploaded notices // files
@@ -102,6 +103,7 @@ func New(o Options) *Hub {
 		files:       o.Files,
 		devices:     map[string]*device{},
 		watchers:    map[*watcher]struct{}{},
+		attempts:    map[string]int{},
 	}
 }
 

@@ -215,6 +215,7 @@ func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 		"faults":      "tests set them for their own run",
 		"faultIDs":    "tests set them for their own run",
 		"dice":        "seeded by an option",
+		"attempts":    "of this run's clients",
 		"throttles":   "an option, and levels that fill again within a minute or, for the quota, a day",
 		"offset":      "an option",
 		"watchers":    "streams end with the process",

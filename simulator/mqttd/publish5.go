@@ -26,6 +26,7 @@ func (d *device5) publish(p *packets.Publish) error {
 		return d.telemetry(p)
 	case topic5TwinGet, topic5Reported, topic5Responses:
 	default:
+		d.srv.hub.NoteUnsupported("MQTT 5 PUBLISH on " + topic)
 		if p.QoS == 0 {
 			return &outcome{code: reasonTopicInvalid, reason: "Unsupported topic: `" + topic + "`"}
 		}

@@ -187,6 +187,7 @@ func (d *device3) publish(f frame) error {
 	case verbMethodResult:
 		d.link.MethodResult(r.rid, r.status, p.payload)
 	default:
+		d.srv.hub.NoteUnsupported("MQTT 3.1.1 PUBLISH on " + p.topic)
 		err = fmt.Errorf("PUBLISH on %q, which is none of the identity's topics", p.topic)
 	}
 	if err == nil && ack && p.qos == 1 {
@@ -304,6 +305,7 @@ func (d *device3) subscribe(f frame) error {
 	codes := make([]byte, 0, len(p.filters))
 	for _, f := range p.filters {
 		if !knownFilter(d.id, f.topic) {
+			d.srv.hub.NoteUnsupported("MQTT 3.1.1 SUBSCRIBE to " + f.topic)
 			return fmt.Errorf("SUBSCRIBE to %q, which is none of the identity's topic filters", f.topic)
 		}
 		if do == doRefuse {

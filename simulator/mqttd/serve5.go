@@ -191,6 +191,9 @@ func (d *device5) subscribe(p *packets.Subscribe) error {
 	ack := &packets.Suback{PacketID: p.PacketID, Properties: &packets.Properties{}}
 	for _, s := range p.Subscriptions {
 		code := filterCode(d.id, s.Topic)
+		if code != reasonOK {
+			d.srv.hub.NoteUnsupported("MQTT 5 SUBSCRIBE to " + s.Topic)
+		}
 		if code == grantedQoS1 {
 			code = min(code, s.QoS)
 		}

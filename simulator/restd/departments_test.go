@@ -162,7 +162,7 @@ func TestPolicies(t *testing.T) {
 		{"POST devices, PUT devices/{device}, DELETE devices/{device}, PUT devices/{device}/modules/{module}, DELETE devices/{device}/modules/{module}", writes},
 		{"GET twins/{device}, PATCH twins/{device}, PUT twins/{device}, POST twins/{device}/methods", serves},
 		{"GET twins/{device}/modules/{module}, PATCH twins/{device}/modules/{module}, PUT twins/{device}/modules/{module}, POST twins/{device}/modules/{module}/methods", serves},
-		{"GET _sim/faults, POST _sim/faults, DELETE _sim/faults, DELETE _sim/faults/{fault}", owner},
+		{"GET _sim/unsupported, GET _sim/faults, POST _sim/faults, DELETE _sim/faults, DELETE _sim/faults/{fault}", owner},
 	} {
 		for route := range strings.SplitSeq(c.lines, ", ") {
 			seen++

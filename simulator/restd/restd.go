@@ -1,6 +1,6 @@
 // Package restd is the HTTPS door of the simulated hub: the service REST API for identities, twins, direct methods,
 // statistics and cloud-to-device messages, the API of devices, and, below /_sim, what only a simulator has: the stream
-// of its events, and fault rules.
+// of its events, fault rules, and what it does not support.
 //
 // Sources: Azure/azure-iot-hub-node, src/service.json, for paths and shapes; github.com/mwalser/
 // terraform-provider-iothub, CONCEPT.md, for what a hub really answers; Microsoft Learn, "Azure IoT Hub error codes".
@@ -98,6 +98,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serve(x *exchange) error {
 	rt, err := x.route()
 	if err != nil {
+		s.hub.NoteUnsupported(x.r.Method + " " + x.r.URL.Path)
 		return err
 	}
 	simulators := strings.HasPrefix(rt.path, "_sim/")

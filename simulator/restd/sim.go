@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/twinbay/twinbay/simulator/conformance"
 	"github.com/twinbay/twinbay/simulator/hub"
 )
 
 var simRoutes = []route{
 	{"GET", "_sim/events", hub.Owner, (*Server).events},
+	{"GET", "_sim/unsupported", hub.Owner, (*Server).unsupported},
 	{"GET", "_sim/faults", hub.Owner, (*Server).listFaults},
 	{"POST", "_sim/faults", hub.Owner, (*Server).addFault},
 	{"DELETE", "_sim/faults", hub.Owner, (*Server).clearFaults},
@@ -38,4 +40,13 @@ func (s *Server) events(x *exchange) error {
 		}
 	}
 	return nil
+}
+
+// unsupported answers what this hub does not have: as a list of what IoT Hub has and it lacks, and as what its clients have
+// asked for in vain since it started.
+func (s *Server) unsupported(x *exchange) error {
+	return x.answer(struct {
+		Unsupported []conformance.Gap `json:"unsupported"`
+		Attempts    []hub.Attempt     `json:"attempts"`
+	}{conformance.Gaps(), s.hub.Unsupported()})
 }

@@ -68,3 +68,11 @@ test('errors: a token for a part of the hub is good for that part', async (t) =>
   assert.equal((await rest('GET', `/devices/${d.id}`, { token })).status, 200);
   assert.equal((await rest('GET', '/statistics/devices', { token })).status, 401);
 });
+
+test('errors: what this hub lacks is listed, and what was asked for in vain', async () => {
+  const path = `/digitaltwins/${name('nobody')}`;
+  assert.equal((await rest('GET', path)).status, 404);
+  const { body } = await rest('GET', '/_sim/unsupported');
+  assert.ok(body.unsupported.some((gap) => /AMQP/.test(gap.operation) && gap.status === 'no'));
+  assert.ok(body.attempts.some((a) => a.what === `GET ${path}` && a.count === 1));
+});
