@@ -67,6 +67,7 @@ func (l *Log) recover() {
 // scanAll reads all segments, in their order.
 func (l *Log) scanAll(names []string) (pieces []piece, gaps []gap) {
 	var old []string
+	hollow := uint64(0) // segments without anything readable: the last is one in whose first batch the power went
 	for _, name := range names {
 		n, ok := segmentNumber(name)
 		if !ok {
@@ -97,15 +98,14 @@ func (l *Log) scanAll(names []string) (pieces []piece, gaps []gap) {
 		gaps = append(gaps, found...)
 		switch {
 		case len(pieces) > before:
+			l.stats.damaged += hollow // what had no record in it was older
+			hollow = 0
 			l.batch = pieces[len(pieces)-1].batch + 1
 		case empty(data) || stale(data):
 			seg.bad = len(data) != l.cfg.SegmentBytes // of other settings, or made when the power went
 		default:
 			kept := disk.Quarantine(l.fs, seg.path)
-			if name != names[len(names)-1] { // else the power went at the first record in it
-				l.stats.damaged++
-				l.skip = ahead
-			}
+			hollow++
 			l.log.Error("a part of the outbox holds nothing that can be read", "file", seg.path, "kept", kept)
 			if kept != "" {
 				continue
@@ -243,6 +243,10 @@ func (r *recovery) message(p piece) {
 	it := items[m.seq]
 	if it != nil && it.epoch == m.epoch { // it was moved
 		it.seg.live -= it.length
+		if it.place == gone { // a first try to write it, which failed, is older than the last checkpoint
+			it.place = pending
+			b.shelf.accepted++
+		}
 	} else {
 		if it == nil {
 			b.shelf.accepted++
@@ -366,5 +370,5 @@ func (r *recovery) finish() {
 			}
 		}
 	}
-	l.makeRoom()
+	l.makeRoom(l.cfg.MaxBytes)
 }
