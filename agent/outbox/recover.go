@@ -270,30 +270,49 @@ func (r *recovery) gone(d departure) {
 	b := r.log.box(d.name)
 	items := r.of(b)
 	for _, s := range d.seqs {
-		// A damaged length must not keep the device from starting: no box holds more than this.
-		for seq := s.from; seq < s.from+s.n && seq-s.from < 1<<24; seq++ {
-			it := items[seq]
-			b.next = max(b.next, seq+1)
+		b.next = max(b.next, s.from+s.n)
+		unknown := s.n
+		leave := func(it *item) {
+			unknown--
 			switch {
-			case it == nil:
-				b.shelf.accepted++
 			case it.place == gone:
-				continue
 			case it.place == aside: // forgotten for newer ones
 				it.place = gone
-				continue
 			case d.reason == SetAside:
 				it.place = aside
 				r.aside = append(r.aside, it)
+				b.count(d.reason, 1)
 			default:
 				it.place = gone
-			}
-			if d.reason == "" {
-				b.shelf.acked++
-			} else {
-				b.shelf.dropped[d.reason]++
+				b.count(d.reason, 1)
 			}
 		}
+		if s.n > uint64(len(items)) {
+			for seq, it := range items {
+				if within([]span{s}, seq) {
+					leave(it)
+				}
+			}
+		} else {
+			for seq := s.from; seq < s.from+s.n; seq++ {
+				if it := items[seq]; it != nil {
+					leave(it)
+				}
+			}
+		}
+		b.shelf.accepted += unknown
+		b.count(d.reason, unknown)
+	}
+}
+
+// count counts what has left, by reason.
+func (b *box) count(reason string, n uint64) {
+	switch {
+	case n == 0:
+	case reason == "":
+		b.shelf.acked += n
+	default:
+		b.shelf.dropped[reason] += n
 	}
 }
 
