@@ -3,9 +3,11 @@ package outbox_test
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twinbay/twinbay/agent/outbox"
 )
@@ -100,4 +102,68 @@ func BenchmarkDrain(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(drained)/b.Elapsed().Seconds(), "msg/s")
+}
+
+// What a device writes: 20 components hand over one message a second each, for five seconds an iteration, with a hub that
+// takes them or is away.
+func BenchmarkDeviceBytes(b *testing.B) {
+	for _, p := range []outbox.Profile{outbox.Durable, outbox.SDCard} {
+		for _, online := range []bool{true, false} {
+			b.Run(fmt.Sprintf("%s/online=%v", p, online), func(b *testing.B) {
+				log := onDisk(b, p)
+				n := 0
+				first0 := log.Box("component0")
+				first0.Append(outbox.Record{Body: body256})
+				<-time.After(1500 * time.Millisecond) // the first segments are made, in either profile
+				r, _ := first0.Next()
+				first0.Acked(r.ID)
+				<-time.After(1500 * time.Millisecond)
+				before, first := wrote(), log.Status()
+				b.ResetTimer()
+				for b.Loop() {
+					for range 5 * 20 {
+						box := log.Box(fmt.Sprint("component", n%20))
+						box.Append(outbox.Record{Body: body256})
+						if online {
+							r, _ := box.Next()
+							box.Acked(r.ID)
+						}
+						n++
+						<-time.After(50 * time.Millisecond)
+					}
+				}
+				s := log.Status()
+				b.ReportMetric(float64(wrote()-before)/float64(n), "device-B/msg")
+				b.ReportMetric(float64(s.Written-first.Written)/float64(n), "appended-B/msg")
+				b.ReportMetric(float64(s.Syncs-first.Syncs)/float64(n)*20, "syncs/s")
+			})
+		}
+	}
+}
+
+// What a backlog costs in memory: messages beyond the first 2 MiB are on disk alone.
+func BenchmarkBacklogMemory(b *testing.B) {
+	for b.Loop() {
+		log := onDisk(b, outbox.Durable)
+		box := log.Box("climate")
+		const n = 60_000
+		var wg sync.WaitGroup
+		heap := func() uint64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		before := heap()
+		for i := range n {
+			wg.Add(1)
+			box.Put(outbox.Record{Body: body256}, func(string, error) { wg.Done() })
+			if i%2048 == 0 {
+				wg.Wait()
+			}
+		}
+		wg.Wait()
+		b.ReportMetric(float64(heap()-before)/n, "heap-B/msg")
+		log.Close()
+	}
 }

@@ -307,7 +307,7 @@ func (l *Log) makeSegment() (*segment, error) {
 }
 
 func (l *Log) fill(s *segment) error {
-	zeros := make([]byte, min(64<<10, s.size))
+	zeros := make([]byte, 4<<10) // the page cache keeps what is written at once together, and writes it together later
 	for off := 0; off < s.size; off += len(zeros) {
 		if _, err := s.file.WriteAt(zeros[:min(len(zeros), s.size-off)], int64(off)); err != nil {
 			return err
