@@ -223,6 +223,8 @@ func (s *Simulator) Run(ctx context.Context) (err error) {
 			rest.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    96 << 10,                                                 // the properties of a cloud-to-device message have 64 KiB at most
 		ErrorLog:          slog.NewLogLogger(s.conf.Log.Handler(), slog.LevelDebug), // strangers' handshakes
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
