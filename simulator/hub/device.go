@@ -24,6 +24,7 @@ type identity struct {
 	twin       twin
 	mail       mailbox[C2D]
 	uploads    map[string]fileUpload // by correlation id
+	session    *Session              // nil: none
 
 	link      *Link
 	linkTime  time.Time // of the last connect or disconnect
