@@ -25,7 +25,8 @@
 //   - A will whose topic is not the identity's own for telemetry closes the connection. A will is sent when the device
 //     goes without DISCONNECT; a connection that the hub itself ends (taken over, token out of date, identity gone) leaves
 //     none, because its identity may not speak any more.
-//   - A session is kept until a clean one replaces it or the identity is made anew, also over a restart of a hub with a journal. It belongs to one protocol version:
+//   - A session is kept until a clean one replaces it or the identity is made anew, over a restart of a hub with a journal
+//     too. It belongs to one protocol version:
 //     the other version starts clean, because its filters mean nothing there.
 //   - 5: the client id of a module is "device/module", as in 3.1.1. The api-version is 2020-10-01-preview alone; the
 //     2020-10-10 of the document's example is a misprint. creation-time is taken as milliseconds and as ISO 8601.
