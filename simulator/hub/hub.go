@@ -2,6 +2,7 @@ package hub
 
 import (
 	"cmp"
+	"context"
 	crand "crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
@@ -33,6 +34,9 @@ type Options struct {
 	Tier        string        // F1, S1, S2 or S3: its throttles and its quota hold; "" means no limits. See CheckTier
 	Units       int           // of the tier; 0 means 1
 	ClockOffset time.Duration // how far ahead of the true time the hub believes to be when it checks tokens
+
+	MaxJobs           int // scheduled jobs that run or wait for their time; 0 means the tier's limit, any number without one
+	MaxConfigurations int // 0 means the tier's limit, 100 without one
 }
 
 // Hub is one IoT hub. Make it with New; its methods may be called from any goroutine, and every error is an *Error.
@@ -47,6 +51,13 @@ type Hub struct {
 	throttles   *throttles // nil: no tier
 	offset      time.Duration
 	dice        *rand.Rand // for faults
+	maxJobs     int
+
+	maxConfigurations int
+
+	ctx    context.Context // of what the hub does by itself: see Close
+	cancel context.CancelFunc
+	work   sync.WaitGroup
 
 	mu       sync.Mutex
 	later    []func() // what to do after unlocking
@@ -64,6 +75,14 @@ type Hub struct {
 	uploaded notices // files
 
 	importExports importExports
+	jobs          map[string]*job // scheduled
+
+	configurations map[string]*configuration
+	revision       uint64          // of all that a query can see
+	stale          map[ID]struct{} // who has changed since the configurations were looked at
+	staleAll       bool            // the configurations themselves have
+	reconciler     *time.Timer     // nil: nobody has
+	configuring    bool            // by the section that holds the lock
 
 	journal Journal      // nil: nothing outlives the process
 	dirty   []changedKey // by the section that holds the lock
@@ -90,7 +109,17 @@ func New(o Options) *Hub {
 	if err != nil {
 		panic(err) // a program's mistake: CheckTier tells about a person's
 	}
+	if limits != nil {
+		o.MaxJobs = cmp.Or(o.MaxJobs, limits.tier.jobs)
+		o.MaxConfigurations = cmp.Or(o.MaxConfigurations, limits.tier.configurations)
+	}
+	if o.MaxConfigurations == 0 {
+		o.MaxConfigurations = defaultMaxConfigurations
+	}
+	ctx, cancel := context.WithCancel(context.Background())
 	return &Hub{
+		ctx:         ctx,
+		cancel:      cancel,
 		host:        o.HostName,
 		throttles:   limits,
 		offset:      o.ClockOffset,
@@ -104,6 +133,11 @@ func New(o Options) *Hub {
 		devices:     map[string]*device{},
 		watchers:    map[*watcher]struct{}{},
 		attempts:    map[string]int{},
+		maxJobs:     o.MaxJobs,
+		jobs:        map[string]*job{},
+
+		maxConfigurations: o.MaxConfigurations,
+		configurations:    map[string]*configuration{},
 	}
 }
 

@@ -254,9 +254,12 @@ func (h *Hub) cancelImportExport(id string) (*importExport, *Error) {
 	return j, nil
 }
 
-// Close ends what a hub does by itself: the import or export that runs. It waits for that end.
+// Close ends what a hub does by itself: the import or export that runs, scheduled jobs, configurations. It waits for that end.
+// What is asked of a closed hub it still answers.
 func (h *Hub) Close() {
 	h.mu.Lock()
+	h.cancel() // under the lock: nothing begins any more
+	h.stopTimers()
 	h.importExports.over = true
 	j := h.importExports.slot
 	runs := j != nil && j.cancel != nil // else its containers are looked at, and it will not begin
@@ -267,6 +270,7 @@ func (h *Hub) Close() {
 	if runs {
 		<-j.done
 	}
+	h.work.Wait()
 }
 
 var errEnded = errors.New("the simulator ended while the job ran")

@@ -48,11 +48,12 @@ func kinds() []kind {
 		policiesKind,
 		deviceKind,
 		moduleKind,
-		sessionKind(),
 		messagesKind(),
 		feedbackKind(),
 		fileNoticeKind(),
 		importExportKind,
+		jobKind(),
+		configurationKind(),
 	}
 }
 

@@ -100,7 +100,6 @@ func TestRecordsMakeTheSameHub(t *testing.T) {
 		must(err)
 		must(h.SettleC2D(ID{Device: "d3"}, m.Token, end))
 	}
-	h.KeepSession(ID{Device: "d3"}, &Session{Level: 4, Filters: map[string]byte{"$iothub/twin/res/#": 1}})
 	_, _, err = h.ReceiveC2D(ID{Device: "d3"}) // what is under way is not settled
 	must(err)
 	_, err = h.PatchTwin(ID{Device: "d3"}, json.RawMessage(`{"tags":{}}`), "") // the last activity is kept with a change
@@ -190,36 +189,48 @@ func TestAChangeIsOneBatch(t *testing.T) {
 // Each field of Hub is either kept by a kind, or named here with the reason why it need not be.
 func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 	saved := map[string][]string{ // field: kinds
-		"policies": {policies},
-		"devices":  {devices, modules, messages, sessions},
-		"modules":  {modules}, // counted
-		"etags":    {counters},
-		"sequence": {counters},
-		"feedback": {feedbacks},
-		"uploaded": {fileNotices},
-		"made":     {counters},
+		"policies":       {policies},
+		"devices":        {devices, modules, messages},
+		"modules":        {modules}, // counted
+		"etags":          {counters},
+		"sequence":       {counters},
+		"feedback":       {feedbacks},
+		"uploaded":       {fileNotices},
+		"made":           {counters},
+		"jobs":           {jobs},
+		"configurations": {configurations},
 
 		"importExports": {importExportJobs},
 	}
 	volatile := map[string]string{
-		"host":        "an option",
-		"moduleLimit": "an option",
-		"ttl":         "an option",
-		"files":       "an option",
-		"deliveries":  "an option",
-		"storage":     "an option",
-		"mu":          "the lock",
-		"later":       "of a section under the lock",
-		"dirty":       "of a section under the lock",
-		"journal":     "an option",
-		"rids":        "direct methods end with their connections",
-		"faults":      "tests set them for their own run",
-		"faultIDs":    "tests set them for their own run",
-		"dice":        "seeded by an option",
-		"attempts":    "of this run's clients",
-		"throttles":   "an option, and levels that fill again within a minute or, for the quota, a day",
-		"offset":      "an option",
-		"watchers":    "streams end with the process",
+		"host":              "an option",
+		"moduleLimit":       "an option",
+		"ttl":               "an option",
+		"files":             "an option",
+		"deliveries":        "an option",
+		"storage":           "an option",
+		"mu":                "the lock",
+		"later":             "of a section under the lock",
+		"dirty":             "of a section under the lock",
+		"journal":           "an option",
+		"rids":              "direct methods end with their connections",
+		"faults":            "tests set them for their own run",
+		"faultIDs":          "tests set them for their own run",
+		"dice":              "seeded by an option",
+		"attempts":          "of this run's clients",
+		"throttles":         "an option, and levels that fill again within a minute or, for the quota, a day",
+		"offset":            "an option",
+		"watchers":          "streams end with the process",
+		"maxJobs":           "an option",
+		"ctx":               "ends with the process",
+		"cancel":            "ends with the process",
+		"work":              "ends with the process",
+		"maxConfigurations": "an option",
+		"revision":          "of this process's caches",
+		"stale":             "a hub that is opened looks at everybody",
+		"staleAll":          "a hub that is opened looks at everybody",
+		"reconciler":        "ends with the process",
+		"configuring":       "of a section under the lock",
 	}
 	for f := range reflect.TypeFor[Hub]().Fields() {
 		_, v := volatile[f.Name]

@@ -15,6 +15,9 @@ const (
 	ServiceConnect                        // twins, direct methods, messages, from the service's side
 	DeviceConnect                         // the endpoints of devices
 
+	// AnyOf, in what an operation wants, says that one of the other permissions is enough. No policy has it.
+	AnyOf Permission = 1 << 7
+
 	Owner = RegistryRead | RegistryWrite | ServiceConnect | DeviceConnect
 )
 
@@ -86,6 +89,14 @@ func (h *Hub) AuthModules(device, token string, want Permission, path string) (a
 	return true, nil
 }
 
+// allow tells whether permissions are enough for what is wanted.
+func (p Permission) allow(want Permission) bool {
+	if want&AnyOf != 0 {
+		return p&want != 0
+	}
+	return p&want == want
+}
+
 func (h *Hub) checkService(token string, want Permission, path string) *Error {
 	if token == "" {
 		return unauthorized("no Authorization header")
@@ -106,7 +117,7 @@ func (h *Hub) checkService(token string, want Permission, path string) *Error {
 		return unauthorized("the hub has no policy %q", s.policy)
 	case s.signer(p.PrimaryKey, p.SecondaryKey) == keyPrint{}:
 		return unauthorized("the token is not signed by a key of policy %s", p.Name)
-	case p.Permissions&want != want:
+	case !p.Permissions.allow(want):
 		return unauthorized("policy %s lacks a permission for this", p.Name)
 	case !s.covers(h.host, strings.Split(strings.Trim(path, "/"), "/")):
 		return unauthorized("the token is for %q", s.resource)

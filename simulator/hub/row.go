@@ -37,6 +37,9 @@ func (r *row) Member(name string) (any, bool) {
 	case "lastActivityTime":
 		return twinTime(r.n.activity), true
 	}
+	if name == "configurations" && len(r.n.applied) == 0 {
+		return nil, false
+	}
 	return r.seldom(name)
 }
 

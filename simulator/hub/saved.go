@@ -21,6 +21,7 @@ const (
 
 // changedIdentity notes that a device or a module, or its twin, was made, changed or removed.
 func (h *Hub) changedIdentity(id ID) {
+	h.touched(id)
 	if id.Module == "" {
 		h.changed(devices, id.Device)
 	} else {
@@ -85,13 +86,16 @@ var policiesKind = kind{
 
 // savedIdentity is what devices and modules have in common.
 type savedIdentity struct {
-	Generation string     `json:"generation"`
-	ETag       uint64     `json:"etag"`
-	Auth       savedAuth  `json:"auth"`
-	ManagedBy  string     `json:"managedBy,omitempty"`
-	Twin       savedTwin  `json:"twin"`
-	LinkTime   *time.Time `json:"linkTime,omitempty"`
-	Activity   *time.Time `json:"activity,omitempty"`
+	Generation string    `json:"generation"`
+	ETag       uint64    `json:"etag"`
+	Auth       savedAuth `json:"auth"`
+	ManagedBy  string    `json:"managedBy,omitempty"`
+	Twin       savedTwin `json:"twin"`
+
+	Configurations []savedApplied `json:"configurations,omitempty"`
+
+	LinkTime *time.Time `json:"linkTime,omitempty"`
+	Activity *time.Time `json:"activity,omitempty"`
 }
 
 type savedAuth struct {
@@ -221,8 +225,11 @@ func (n *identity) save() savedIdentity {
 		ETag:       n.etag,
 		Auth:       savedAuth{n.auth.kind, n.auth.primary, n.auth.secondary, n.auth.thumbprint1, n.auth.thumbprint2},
 		ManagedBy:  n.managedBy,
-		LinkTime:   savedTime(n.linkTime),
-		Activity:   savedTime(n.activity),
+
+		Configurations: saveApplied(n.applied),
+
+		LinkTime: savedTime(n.linkTime),
+		Activity: savedTime(n.activity),
 		Twin: savedTwin{
 			Writes:   n.twin.writes,
 			Tags:     n.twin.tags,
@@ -253,6 +260,7 @@ func (s *savedIdentity) load(id ID) (identity, error) {
 		etag:       s.ETag,
 		auth:       authentication{s.Auth.Kind, s.Auth.Primary, s.Auth.Secondary, s.Auth.Thumbprint1, s.Auth.Thumbprint2},
 		managedBy:  s.ManagedBy,
+		applied:    loadApplied(s.Configurations),
 		linkTime:   loadedTime(s.LinkTime),
 		activity:   loadedTime(s.Activity),
 		twin:       twin{writes: s.Twin.Writes, tags: s.Twin.Tags, desired: desired, reported: reported},

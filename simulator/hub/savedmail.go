@@ -27,7 +27,8 @@ func mailKey(key string) (uint64, ID, error) {
 	if !ok || err != nil {
 		return 0, ID{}, errors.New("the key is not a sequence number and an id")
 	}
-	return sequence, keyID(who), nil
+	device, module, _ := strings.Cut(who, "/")
+	return sequence, ID{device, module}, nil
 }
 
 type savedMail struct {

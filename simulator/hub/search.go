@@ -45,7 +45,9 @@ func (h *Hub) Query(text string, size int, continuation string) (Page, error) {
 	switch {
 	case q.Aggregates():
 		found = h.queryGroups(q, from.After, limit+1)
-	case q.Source != query.Jobs:
+	case q.Source == query.Jobs:
+		found = h.queryJobs(q, from.After, limit+1)
+	default:
 		found = h.queryTwins(q, from.After, limit+1)
 	}
 	page := Page{Type: itemType(q), Items: make([]any, 0, min(limit, len(found)))}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -254,5 +255,45 @@ func BenchmarkQueryPage(b *testing.B) {
 		if p, err := h.Query(text, 100, middle); err != nil || len(p.Items) != 100 {
 			b.Fatalf("%d %v", len(p.Items), err)
 		}
+	}
+}
+
+// Queries, jobs and configurations look at copies while everybody writes: the race detector says whether that is so.
+func TestQueryWhileEverythingChanges(t *testing.T) {
+	h := newFleet(t, 30)
+	defer h.Close()
+	if _, err := h.PutConfiguration(configurationOf(t, `{"id":"c","content":{"moduleContent":{"properties.desired.rate":1}},"targetCondition":"FROM devices.modules WHERE tags.n > 3"}`), ""); err != nil {
+		t.Fatal(err)
+	}
+	var writers sync.WaitGroup
+	for w := range 3 {
+		writers.Go(func() {
+			for i := range 40 {
+				id := ID{Device: fmt.Sprintf("d%03d", (i+w*10)%30), Module: "a"}
+				h.PatchTwin(id, json.RawMessage(fmt.Sprintf(`{"tags":{"n":%d,"o":{"p":[%d]}},"properties":{"desired":{"x":%d}}}`, i, w, i)), "")
+				h.DeleteModule(ID{id.Device, "b"}, "*")
+				h.PutModule(Module{DeviceID: id.Device, ModuleID: "b"}, "")
+				h.PutDevice(Device{DeviceID: id.Device, StatusReason: nullable(fmt.Sprint(i))}, "*")
+				h.ScheduleJob(jobOf(t, fmt.Sprintf(`{"jobId":"j-%d-%d","type":"scheduleUpdateTwin","queryCondition":"deviceId = '%s'","updateTwin":{"etag":"*","tags":{"j":%d}}}`, w, i, id.Device, i)))
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { writers.Wait(); close(done) }()
+	for over := false; !over; {
+		select {
+		case <-done:
+			over = true
+		default:
+		}
+		for _, text := range []string{"SELECT * FROM devices.modules WHERE tags.n >= 0", "SELECT * FROM devices", "SELECT properties, tags, configurations FROM devices.modules",
+			"SELECT * FROM devices.jobs WHERE status != 'x'", "SELECT statusReason AS r, COUNT() AS n FROM devices GROUP BY statusReason"} {
+			ask(t, h, text, 7)
+		}
+		h.Configurations()
+		h.Jobs("", "", 5, "")
+	}
+	if rows, _ := ask(t, h, "SELECT deviceId FROM devices.modules", 100); len(rows) != 90 {
+		t.Errorf("%d modules", len(rows))
 	}
 }

@@ -72,8 +72,10 @@ type Twin struct {
 	Tags                      map[string]any `json:"tags,omitempty"`
 	Properties                Properties     `json:"properties"`
 	Capabilities              *Capabilities  `json:"capabilities,omitempty"`
-	DeviceScope               string         `json:"deviceScope,omitempty"`
-	ParentScopes              []string       `json:"parentScopes,omitempty"`
+
+	Configurations map[string]ConfigurationState `json:"configurations,omitempty"` // that hold for it
+	DeviceScope    string                        `json:"deviceScope,omitempty"`
+	ParentScopes   []string                      `json:"parentScopes,omitempty"`
 }
 
 // Properties are the sections of a twin, each with its $metadata and $version.
@@ -113,6 +115,7 @@ func showTwin(n *identity, d *device) Twin {
 		Tags:               n.twin.tags,
 		Properties:         Properties{Desired: n.twin.desired.show(), Reported: n.twin.reported.show()},
 	}
+	out.Configurations = showApplied(n.applied)
 	out.CloudToDeviceMessageCount = len(n.mail.all)
 	if n.id.Module == "" {
 		out.Capabilities = &Capabilities{IoTEdge: d.edge}

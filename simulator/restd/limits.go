@@ -68,7 +68,7 @@ func (rt route) operation() hub.Operation {
 	path := strings.ToLower(rt.path)
 	has := func(part string) bool { return strings.Contains(path, part) }
 	switch {
-	case has("/query"):
+	case path == "devices/query":
 		return hub.OpQuery
 	case has("/methods"):
 		return hub.OpMethod
