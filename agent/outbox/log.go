@@ -307,10 +307,12 @@ func (l *Log) poke() {
 	}
 }
 
-// capacity is what messages may take in the segments that there are: so much that the one with the least in it can be
-// emptied into another.
+// capacity is what messages may take now.
 func (l *Log) capacity() int64 {
-	return min(l.cfg.MaxBytes, int64(l.cfg.SegmentBytes)*int64(max(1, len(l.segments)-1))*FillPercent/100)
+	if l.full == nil || len(l.segments) < 2 {
+		return l.cfg.MaxBytes
+	}
+	return min(l.cfg.MaxBytes, int64(l.cfg.SegmentBytes)*int64(len(l.segments)-1)*FillPercent/100)
 }
 
 // maxSegments is how many segments the messages may take.
@@ -320,7 +322,8 @@ func (l *Log) maxSegments() int {
 }
 
 // makeRoom drops until the bounds hold, or until everything left is in flight.
-func (l *Log) makeRoom(limit int64) {
+func (l *Log) makeRoom() {
+	limit := l.capacity()
 	for _, b := range l.boxes {
 		for l.cfg.MaxRecords > 0 && len(b.shelf.items) > l.cfg.MaxRecords {
 			if !b.dropOne(l.now()) {

@@ -96,7 +96,8 @@ func addHubCommands(root *cobra.Command) {
 	module.AddCommand(listModules(f))
 	twin.AddCommand(twinShow(f), twinSet(f))
 	for _, c := range []*cobra.Command{
-		device, module, twin, methodCommand(f), c2dCommand(f), eventsCommand(f), tokenCommand(f), exportCommand(f), importCommand(f), hubFaultCommand(f),
+		device, module, twin, methodCommand(f), queryCommand(f), jobCommand(f), configurationCommand(f), c2dCommand(f), eventsCommand(f),
+		tokenCommand(f), exportCommand(f), importCommand(f), hubFaultCommand(f),
 	} {
 		f.register(c)
 		root.AddCommand(c)

@@ -244,6 +244,9 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	if r.ifMatch != "" {
 		req.Header.Set("If-Match", r.ifMatch)
 	}
+	for name, value := range r.headers {
+		req.Header.Set(name, value)
+	}
 	response, err := c.http.Do(req)
 	if err != nil {
 		if inner := errors.Unwrap(err); inner != nil {
