@@ -56,7 +56,7 @@ func TestCloudToDeviceByHTTPS(t *testing.T) {
 			for name, want := range map[string]string{
 				"iothub-messageid": "m1", "iothub-correlationid": "", "iothub-to": "/" + path + "/messages/devicebound", "iothub-ack": "full",
 				"iothub-enqueuedtime": headerTime(time.Now()), "iothub-deliverycount": "0", "iothub-expiry": "2000-01-01T00:10:00Z",
-				"ContentType": "text/plain", "iothub-contenttype": "text/plain", "iothub-app-color": "red", "ContentEncoding": "(none)",
+				"Allow": "(none)", "ContentType": "text/plain", "iothub-contenttype": "text/plain", "iothub-app-color": "red", "ContentEncoding": "(none)",
 			} {
 				if got := raw(r, name); got != want {
 					t.Errorf("%s: header %s is %q, want %q", path, name, got, want)

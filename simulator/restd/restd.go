@@ -150,6 +150,7 @@ func (x *exchange) route() (route, error) {
 			continue
 		}
 		if rt.method == x.r.Method {
+			x.w.Header().Del("Allow") // of routes before this one
 			return rt, nil
 		}
 		known = true
