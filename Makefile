@@ -48,10 +48,10 @@ $(NODE)/node_modules/.package-lock.json: $(NODE)/package.json $(NODE)/package-lo
 
 .PHONY: conformance
 conformance: build $(NODE)/node_modules/.package-lock.json ## the unmodified official Node.js SDKs, and Azurite, against twinbay-sim (needs node and npm); ONLY=text picks cases
+	TWINBAY_AZURITE=$(CURDIR)/$(NODE)/node_modules/.bin/azurite-blob $(GO) test ./simulator/blobs ./cmd/twinbay-sim
 	@mkdir -p $(RUN)
 	@bin/twinbay-sim serve --dir $(RUN)/conformance --listen 127.0.0.1 --host-name conformance.twinbay.test --mqtt-port 0 --https-port 0 --no-rig -- \
 	  sh -c 'NODE_EXTRA_CA_CERTS=$$CA_FILE exec node --require ./$(NODE)/redirect.cjs $(NODE)/run.js "$(ONLY)"'
-	TWINBAY_AZURITE=$(CURDIR)/$(NODE)/node_modules/.bin/azurite-blob $(GO) test ./simulator/blobs ./cmd/twinbay-sim
 
 .PHONY: bench
 bench: build ## figures: start to first telemetry, memory, sizes, method round trip, and the Go benchmarks

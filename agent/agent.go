@@ -41,13 +41,17 @@ type Config struct {
 	Network func(ctx context.Context, up func()) error
 	// Start starts a component's module; nil means a process of its own.
 	Start func(ctx context.Context, m config.Module) (host.Instance, error)
+	// Load reads the device file anew, for Reload; nil means that there is none to read.
+	Load func(context.Context) (*config.Config, error)
 	// Disk is where state is kept; nil means the real one.
 	Disk disk.FS
 }
 
 // Agent is one device. It is also what the technician's API shows: see [local.Agent].
 type Agent struct {
-	file    *config.Config
+	current atomic.Pointer[config.Config] // the device file in force
+	load    func(context.Context) (*config.Config, error)
+	reloads chan reload
 	version string
 	log     *slog.Logger
 	logs    *local.Logs
@@ -60,7 +64,7 @@ type Agent struct {
 	disk    disk.FS
 
 	host   *host.Host // nil unless modules are processes
-	places []*place   // in the device file's order
+	places []*place   // in the device file's order; replaced as a whole, guarded by mu
 	device *device
 	outbox atomic.Pointer[outbox.Log] // nil before Run
 
@@ -82,9 +86,10 @@ func New(c Config) (*Agent, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Agent{
-		file: c.File, version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, network: c.Network, start: c.Start,
+		load: c.Load, reloads: make(chan reload), version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, network: c.Network, start: c.Start,
 		began: time.Now(), disk: c.Disk, owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
 	}
+	a.current.Store(c.File)
 	if _, err := a.wire(); err != nil {
 		return nil, err
 	}
@@ -97,20 +102,20 @@ func New(c Config) (*Agent, error) {
 
 // wire is the MQTT version of the device file.
 func (a *Agent) wire() (iothub.Open, error) {
-	switch a.file.Hub.MQTT {
+	switch a.file().Hub.MQTT {
 	case "3.1.1":
 		return mqtt3.Open, nil
 	case "5":
 		return mqtt5.Open, nil
 	}
-	return nil, a.file.Error([]string{"hub", "mqtt"}, fmt.Sprintf("MQTT %q is not known", a.file.Hub.MQTT), `write "3.1.1" or "5"`)
+	return nil, a.file().Error([]string{"hub", "mqtt"}, fmt.Sprintf("MQTT %q is not known", a.file().Hub.MQTT), `write "3.1.1" or "5"`)
 }
 
 // Run runs the device until ctx ends, and then returns, within two seconds, when nothing is left running: the modules are
 // asked to stop and what they still say is sent. It fails at once when another agent runs this device already.
 func (a *Agent) Run(ctx context.Context) error {
 	if a.start == nil {
-		h, err := host.Open(a.file.Agent.RunDir)
+		h, err := host.Open(a.file().Agent.RunDir)
 		if err != nil {
 			return err
 		}
@@ -132,31 +137,44 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	api := make(chan error, 1)
-	if a.file.Agent.Socket != "" {
-		l, err := local.Listen(a.file.Agent.Socket, a.log)
+	if a.file().Agent.Socket != "" {
+		l, err := local.Listen(a.file().Agent.Socket, a.log)
 		if err != nil {
 			return err
 		}
 		wg.Go(func() { api <- local.Serve(ctx, l, a) })
 	}
 	a.claimInOrder()
-	a.log.Info("the agent starts", "version", a.version, "components", len(a.places), "hub", a.file.Hub.Host)
+	a.log.Info("the agent starts", "version", a.version, "components", len(a.places), "hub", a.file().Hub.Host)
 	if a.network != nil {
 		wg.Go(func() { a.watchNetwork(ctx) })
 	}
-	wg.Go(func() { a.device.run(ctx) })
+	a.device.task.start(ctx, &wg, a.device.run)
 	for _, p := range a.places {
-		wg.Go(func() { p.run(ctx) })
+		p.task.start(ctx, &wg, p.run)
 	}
-	select {
-	case <-ctx.Done():
-	case err := <-api:
-		// The components are what the device is for: they run on without their technician.
-		a.log.Error("the technician's socket is closed", "error", err)
-		<-ctx.Done()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case err := <-api:
+			// The components are what the device is for: they run on without their technician.
+			a.log.Error("the technician's socket is closed", "error", err)
+		case r := <-a.reloads:
+			r.answer <- a.apply(ctx, &wg, r.file)
+		}
 	}
 	a.log.Info("the agent stops")
 	return nil
+}
+
+// file is the device file in force.
+func (a *Agent) file() *config.Config { return a.current.Load() }
+
+// all are the components' places, in the device file's order.
+func (a *Agent) all() []*place {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.places
 }
 
 // watchNetwork has sessions that wait for their next try connect at once when a network link comes up.
@@ -174,31 +192,31 @@ func (a *Agent) watchNetwork(ctx context.Context) {
 func (a *Agent) open(owner string, key []string, ref string, log *slog.Logger, shown *view) (*iothub.Session, error) {
 	cred, err := identity.Load(ref)
 	if err != nil {
-		return nil, a.file.Error(key, err.Error(), "")
+		return nil, a.file().Error(key, err.Error(), "")
 	}
 	shown.set(func(v *view) { v.id = cred.ID })
 	switch {
-	case cred.Host != a.file.Hub.Host:
-		return nil, a.file.Error(key, fmt.Sprintf("the credential is for hub %s, hub.host is %s", cred.Host, a.file.Hub.Host), "the two have to agree")
+	case cred.Host != a.file().Hub.Host:
+		return nil, a.file().Error(key, fmt.Sprintf("the credential is for hub %s, hub.host is %s", cred.Host, a.file().Hub.Host), "the two have to agree")
 	case owner != "" && cred.ID.Module == "":
-		return nil, a.file.Error(key, fmt.Sprintf("the credential of device %s, not of a module", cred.ID), "give the component a module identity of its own")
+		return nil, a.file().Error(key, fmt.Sprintf("the credential of device %s, not of a module", cred.ID), "give the component a module identity of its own")
 	case owner == "" && cred.ID.Module != "":
-		return nil, a.file.Error(key, fmt.Sprintf("the credential of module %s, not of the device", cred.ID), "name the device's own credential")
+		return nil, a.file().Error(key, fmt.Sprintf("the credential of module %s, not of the device", cred.ID), "name the device's own credential")
 	}
 	if other, ok := a.claim(cred.ID, owner); !ok {
-		return nil, a.file.Error(key, fmt.Sprintf("%s is the identity of component %s already", cred.ID, other), "give each component a module identity of its own")
+		return nil, a.file().Error(key, fmt.Sprintf("%s is the identity of component %s already", cred.ID, other), "give each component a module identity of its own")
 	}
 	var ca []byte
-	if file := a.file.Hub.CAFile; file != "" {
+	if file := a.file().Hub.CAFile; file != "" {
 		if ca, err = os.ReadFile(file); err != nil {
-			return nil, a.file.Error([]string{"hub", "ca_file"}, err.Error(), "name the hub's CA, or leave the key out for Azure")
+			return nil, a.file().Error([]string{"hub", "ca_file"}, err.Error(), "name the hub's CA, or leave the key out for Azure")
 		}
 	}
 	wire, err := a.wire()
 	if err != nil {
 		return nil, err
 	}
-	c := iothub.Config{Host: a.file.Hub.Host, Address: a.file.Hub.Address, CA: ca, Credential: cred, Wire: wire, Log: log,
+	c := iothub.Config{Host: a.file().Hub.Host, Address: a.file().Hub.Address, CA: ca, Credential: cred, Wire: wire, Log: log,
 		Pace: &a.pace, Network: &a.link}
 	if a.dial != nil {
 		c.Dial = a.dial(cred.ID)
@@ -225,7 +243,7 @@ func (a *Agent) claim(id identity.ID, owner string) (other string, ok bool) {
 // claimInOrder settles which of two components with the same credential gets the identity: the first by name, at every
 // start. What cannot be read yet is complained of, and claimed, when its session is opened.
 func (a *Agent) claimInOrder() {
-	for _, p := range a.places {
+	for _, p := range a.all() {
 		if len(p.cfg.Problems) > 0 {
 			continue
 		}
@@ -242,13 +260,13 @@ func (a *Agent) Status() local.Status {
 	id := a.device.shown.id.Device
 	a.device.shown.mu.Unlock()
 	s := local.Status{
-		Version: a.version, Device: id, Host: a.file.Hub.Host, Address: a.file.Hub.Address, Protocol: "mqtt " + a.file.Hub.MQTT,
+		Version: a.version, Device: id, Host: a.file().Hub.Host, Address: a.file().Hub.Address, Protocol: "mqtt " + a.file().Hub.MQTT,
 		Started: a.began, Session: own.Link, Versions: own.Versions, Components: []local.Component{},
 	}
 	if box := a.outbox.Load(); box != nil {
 		s.Storage = local.StorageOf(box.Status())
 	}
-	for _, p := range a.places {
+	for _, p := range a.all() {
 		c := p.shown.component()
 		c.Name, c.Module, c.Queue = p.cfg.Name, p.cfg.Use, p.queue()
 		s.Components = append(s.Components, c)
@@ -257,7 +275,7 @@ func (a *Agent) Status() local.Status {
 }
 
 func (a *Agent) place(name string) (*place, error) {
-	for _, p := range a.places {
+	for _, p := range a.all() {
 		if p.cfg.Name == name {
 			return p, nil
 		}

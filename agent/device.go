@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/twinbay/twinbay/agent/iothub"
@@ -23,6 +24,26 @@ type device struct {
 	log   *slog.Logger
 	shown *view
 	memo  memory
+	task  task
+
+	mu   sync.Mutex
+	tell func() // reports anew; nil while there is no life
+}
+
+// refresh reports anew: the device's components are others.
+func (d *device) refresh() {
+	d.mu.Lock()
+	tell := d.tell
+	d.mu.Unlock()
+	if tell != nil {
+		tell()
+	}
+}
+
+func (d *device) setTell(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tell = f
 }
 
 func (d *device) run(ctx context.Context) {
@@ -40,11 +61,13 @@ func (d *device) live(stop context.Context) (err error) {
 	hub := &contact{
 		loop: l, log: d.log, memo: &d.memo, shown: d.shown,
 		open: func() (*iothub.Session, error) {
-			return d.agent.open("", []string{"device", "credential"}, d.agent.file.Device.Credential, d.log, d.shown)
+			return d.agent.open("", []string{"device", "credential"}, d.agent.file().Device.Credential, d.log, d.shown)
 		},
 		changed: d.onDesired, method: d.onMethod, moved: func() {},
 	}
 	hub.want(d.reported())
+	d.setTell(func() { l.call(stop, func() { hub.want(d.reported()) }) })
+	defer d.setTell(nil)
 	hub.start()
 	for {
 		select {
@@ -61,7 +84,7 @@ func (d *device) live(stop context.Context) (err error) {
 // reported is the device's whole reported document.
 func (d *device) reported() map[string]any {
 	components := map[string]any{}
-	for _, p := range d.agent.places {
+	for _, p := range d.agent.all() {
 		components[p.cfg.Name] = map[string]any{"module": p.cfg.Use}
 	}
 	return map[string]any{"agent": map[string]any{"version": d.agent.version}, "components": components}

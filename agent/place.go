@@ -23,6 +23,8 @@ type place struct {
 	memo  memory
 	box   outbox.Box // nil before Run; guarded by mu until then
 
+	task task
+
 	mu  sync.Mutex
 	bay *bay // the life that runs; nil when none does
 }
@@ -86,7 +88,7 @@ func keep(ctx context.Context, log *slog.Logger, shown *view, life func(context.
 // newBay puts a life together. It starts nothing.
 func (p *place) newBay(ctx context.Context) *bay {
 	b := &bay{
-		name: p.cfg.Name, cfg: p.cfg, file: p.agent.file, log: p.log,
+		name: p.cfg.Name, cfg: p.cfg, file: p.agent.file(), log: p.log,
 		loop:  newLoop(context.WithoutCancel(ctx)), // it ends when the module and the session have been put down
 		shown: p.shown, memo: &p.memo, box: p.box, probe: p.agent.probe,
 		confirm: func(now time.Time) { p.agent.outbox.Load().Confirm(now) },
@@ -110,7 +112,7 @@ func (p *place) start(ctx context.Context) (host.Instance, error) {
 	if p.agent.start != nil {
 		return p.agent.start(ctx, p.cfg)
 	}
-	spec := host.Spec{Name: p.cfg.Name, Program: p.agent.file.Agent.Modules, Args: []string{p.cfg.Use}, Log: p.log}
+	spec := host.Spec{Name: p.cfg.Name, Program: p.agent.file().Agent.Modules, Args: []string{p.cfg.Use}, Log: p.log}
 	if p.cfg.Path != "" {
 		spec.Program, spec.Args = p.cfg.Path, nil
 	}

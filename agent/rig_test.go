@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/twinbay/twinbay/agent/config"
+	"github.com/twinbay/twinbay/agent/disk"
 	"github.com/twinbay/twinbay/agent/host"
 	"github.com/twinbay/twinbay/agent/identity"
 	"github.com/twinbay/twinbay/agent/iothub"
@@ -272,6 +273,9 @@ type rig struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 	logs   *local.Logs
+	folder string
+	disk   disk.FS // nil: the real one
+	load   func(context.Context) (*config.Config, error)
 
 	machines map[string]*machine
 	mu       sync.Mutex
@@ -285,28 +289,50 @@ const deviceID = "vending-1"
 func newRig(t testing.TB, mqtt, extra string, names ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, hub: hubtest.New(t, hub.Options{ModuleLimit: 50}), machines: map[string]*machine{}, running: map[string]*inMemory{}, lives: map[string]int{}, logs: local.NewLogs(0)}
-	folder := t.TempDir()
+	r.folder = t.TempDir()
+	r.write(r.folder, "device", r.hub.Device(deviceID))
+	for _, name := range names {
+		r.add(name)
+	}
+	file, err := r.parse(r.text(mqtt, extra, names...))
+	if file == nil { // what is wrong with single components may be the test
+		t.Fatal(err)
+	}
+	r.file = file
+	return r
+}
+
+// add makes a component's hardware and identity.
+func (r *rig) add(name string) {
+	r.t.Helper()
+	r.mu.Lock()
+	r.machines[name] = newMachine()
+	r.mu.Unlock()
+	r.write(r.folder, name, r.hub.Module(deviceID, name))
+}
+
+// text is a device file with a component for each name.
+func (r *rig) text(mqtt, extra string, names ...string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "[hub]\nhost = %q\nmqtt = %q\n[agent]\nmodules = %q\n[device]\ncredential = \"file:device.cred\"\n", r.hub.Host(), mqtt, os.Args[0])
-	r.write(folder, "device", r.hub.Device(deviceID))
 	for _, name := range names {
-		r.machines[name] = newMachine()
-		r.write(folder, name, r.hub.Module(deviceID, name))
 		fmt.Fprintf(&text, "[modules.%s]\nuse = \"counter\"\ncredential = \"file:%s.cred\"\n", name, name)
 		if !strings.Contains(extra, "modules."+name+".wiring") {
 			fmt.Fprintf(&text, "wiring = { port = \"serial:tty%s\" }\n", name)
 		}
 	}
-	text.WriteString(extra)
-	file, err := config.Parse(filepath.Join(folder, "device.toml"), []byte(text.String()), nil)
-	if file == nil { // what is wrong with single components may be the test
-		t.Fatal(err)
+	return text.String() + extra
+}
+
+// parse reads a device file as the rig's.
+func (r *rig) parse(text string) (*config.Config, error) {
+	file, err := config.Parse(filepath.Join(r.folder, "device.toml"), []byte(text), nil)
+	if file != nil {
+		file.Agent.Socket = ""
+		file.Agent.RunDir = filepath.Join(r.folder, "run")
+		file.Agent.StateDir = filepath.Join(r.folder, "state")
 	}
-	file.Agent.Socket = ""
-	file.Agent.RunDir = filepath.Join(folder, "run")
-	file.Agent.StateDir = filepath.Join(folder, "state")
-	r.file = file
-	return r
+	return file, err
 }
 
 func (r *rig) write(folder, name, credential string) {
@@ -323,11 +349,14 @@ func (r *rig) start(prepare ...func(*Agent)) {
 	drivers := map[string]hal.Driver{"stuck": stuckDriver{end: over}}
 	r.t.Cleanup(func() { close(over) })
 	a, err := New(Config{
-		File: r.file, Version: "1.2.3", Logs: r.logs,
+		File: r.file, Version: "1.2.3", Logs: r.logs, Disk: r.disk, Load: r.load,
 		Log:  slog.New(r.logs.Handler(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))),
 		Dial: func(identity.ID) iothub.Dial { return r.hub.DialTLS },
 		Start: func(ctx context.Context, m config.Module) (host.Instance, error) {
-			i, err := startInMemory(ctx, &counter{machine: r.machines[m.Name]}, drivers, slog.New(slog.DiscardHandler))
+			r.mu.Lock()
+			machine := r.machines[m.Name]
+			r.mu.Unlock()
+			i, err := startInMemory(ctx, &counter{machine: machine}, drivers, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return nil, err
 			}

@@ -16,9 +16,9 @@ const outboxFolder = "outbox"
 // outboxConfig is the device file's outbox. What may be written to the disk is more than what messages may take: the rest
 // is room to move them, see [outbox.LogConfig].
 func (a *Agent) outboxConfig() outbox.LogConfig {
-	o := a.file.Outbox
+	o := a.file().Outbox
 	c := outbox.LogConfig{
-		Dir: filepath.Join(a.file.Agent.StateDir, outboxFolder), FS: a.disk, Log: a.log,
+		Dir: filepath.Join(a.file().Agent.StateDir, outboxFolder), FS: a.disk, Log: a.log,
 		Profile: outbox.Profile(o.Profile), MaxAge: o.MaxAge, MinFree: uint64(max(o.MinFree, 0)),
 		SegmentBytes: int(max(o.MaxBytes/64, 2<<20)),
 	}

@@ -21,17 +21,24 @@ func EventLine(e admin.Event) string {
 func eventText(e admin.Event) string {
 	const longest = 160 // characters: one line of a wide terminal
 	text := e.Detail
-	if len(e.Body) > 0 {
-		var b bytes.Buffer
-		if json.Compact(&b, e.Body) != nil {
-			return text
-		}
-		text = b.String()
-	} else if len(e.Base64) > 0 {
-		text = fmt.Sprintf("%d bytes that are no JSON", len(e.Base64))
+	if body := eventBody(e); e.Kind == "c2d" && body != "" {
+		text += " " + body
+	} else if body != "" {
+		text = body
 	}
 	if r := []rune(text); len(r) > longest {
 		text = string(r[:longest]) + "…"
 	}
 	return text
+}
+
+func eventBody(e admin.Event) string {
+	if len(e.Base64) > 0 {
+		return fmt.Sprintf("%d bytes that are no JSON", len(e.Base64))
+	}
+	var b bytes.Buffer
+	if len(e.Body) == 0 || json.Compact(&b, e.Body) != nil {
+		return ""
+	}
+	return b.String()
 }

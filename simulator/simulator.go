@@ -223,15 +223,18 @@ func (s *Simulator) Run(ctx context.Context) (err error) {
 			rest.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    96 << 10,                                                 // the properties of a cloud-to-device message have 64 KiB at most
 		ErrorLog:          slog.NewLogLogger(s.conf.Log.Handler(), slog.LevelDebug), // strangers' handshakes
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
+	https := restd.KeepSpelling(web, s.https)
 	g, ctx := errgroup.WithContext(ctx)
 	mqtt := mqttd.New(s.Hub, s.conf.Log)
 	g.Go(func() error { return mqtt.Serve(ctx, s.mqtt) })
 	g.Go(func() error { return mqtt.Serve(ctx, overSockets) })
 	g.Go(func() error {
-		if err := web.Serve(s.https); !errors.Is(err, http.ErrServerClosed) {
+		if err := web.Serve(https); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("simulator: HTTPS door: %w", err)
 		}
 		return nil

@@ -60,6 +60,12 @@ func (c *Client) Invoke(ctx context.Context, component, method string, payload j
 	return m, c.call(ctx, http.MethodPost, path, payload, &m)
 }
 
+// Reload has the agent read its device file again.
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	var r Reloaded
+	return r, c.call(ctx, http.MethodPost, "/v1/reload", nil, &r)
+}
+
 // Logs calls each for every line until the log ends, ctx ends (which is no error) or each fails.
 func (c *Client) Logs(ctx context.Context, q LogQuery, each func(LogLine) error) error {
 	v := url.Values{}

@@ -4,6 +4,7 @@
 //	GET  /v1/status
 //	GET  /v1/components/{component}/twin
 //	POST /v1/components/{component}/methods/{method}   the payload as body, or none
+//	POST /v1/reload
 //	GET  /v1/logs?component=&lines=&follow=1           one JSON object a line
 //
 // A failed request answers {"error": "…", "code": "…"}. The socket's protection is its folder (mode 0700), its own mode
@@ -24,6 +25,7 @@ var (
 	ErrNoComponent = errors.New("no such component")             // 404
 	ErrNotRunning  = errors.New("the module is not running now") // 503
 	ErrTimeout     = errors.New("no answer in time")             // 504
+	ErrInvalidFile = errors.New("the device file has errors")    // 422
 )
 
 // Agent is what the API shows and does. Its methods are called from several goroutines at once.
@@ -33,8 +35,20 @@ type Agent interface {
 	Twin(ctx context.Context, component string) (TwinView, error)
 	// Invoke calls a component's direct method as the hub would. payload is JSON or empty.
 	Invoke(ctx context.Context, component, method string, payload json.RawMessage) (status int, answer json.RawMessage, err error)
+	// Reload reads the device file again. An error of the file's is ErrInvalidFile, and nothing has changed then.
+	Reload(ctx context.Context) (Reloaded, error)
 	// Logs answers the last lines, and with q.Follow the coming ones until ctx ends; then it closes the channel.
 	Logs(ctx context.Context, q LogQuery) (<-chan LogLine, error)
+}
+
+// Reloaded says what another device file has changed: names of components.
+type Reloaded struct {
+	Added   []string       `json:"added,omitempty"`
+	Removed []string       `json:"removed,omitempty"`
+	Changed []string       `json:"changed,omitempty"`
+	Device  bool           `json:"device,omitempty"` // the device's own session was started anew
+	Kept    map[string]int `json:"kept,omitempty"`   // messages of removed components that wait until they come back
+	Later   []string       `json:"later,omitempty"`  // keys that count from the agent's next start
 }
 
 // Status is the whole device at one moment.

@@ -23,6 +23,8 @@ import (
 type machine struct {
 	logs  *Logs
 	block chan struct{} // Invoke waits for it, when there is one
+
+	badFile bool
 }
 
 func (m *machine) Status() Status {
@@ -58,6 +60,13 @@ func (m *machine) Invoke(ctx context.Context, component, method string, payload 
 		return 204, nil, nil
 	}
 	return 200, json.RawMessage(fmt.Sprintf(`{"method":%q,"payload":%q}`, method, payload)), nil
+}
+
+func (m *machine) Reload(context.Context) (Reloaded, error) {
+	if m.badFile {
+		return Reloaded{}, fmt.Errorf("%w: device.toml:3:1: unknown key", ErrInvalidFile)
+	}
+	return Reloaded{Added: []string{"cooling"}, Kept: map[string]int{"door": 3}}, nil
 }
 
 func (m *machine) Logs(ctx context.Context, q LogQuery) (<-chan LogLine, error) {
@@ -312,4 +321,23 @@ func FuzzRequest(f *testing.F) {
 			failed(w.Result())
 		}
 	})
+}
+
+func TestReload(t *testing.T) {
+	for _, bad := range []bool{false, true} {
+		path, stop := serve(t, &machine{logs: NewLogs(0), badFile: bad})
+		c := Dial(path)
+		r, err := c.Reload(t.Context())
+		if bad {
+			if !errors.Is(err, ErrInvalidFile) || !strings.Contains(err.Error(), "device.toml:3:1: unknown key") {
+				t.Errorf("%v, want the file's error as ErrInvalidFile", err)
+			}
+		} else if err != nil || len(r.Added) != 1 || r.Kept["door"] != 3 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		c.Close()
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -62,6 +62,14 @@ func Handler(a Agent) http.Handler {
 	mux.HandleFunc("POST /v1/components/{component}/methods/{method}", func(w http.ResponseWriter, r *http.Request) {
 		invoke(w, r, a)
 	})
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
+		done, err := a.Reload(r.Context())
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, done)
+	})
 	mux.HandleFunc("GET /v1/logs", func(w http.ResponseWriter, r *http.Request) {
 		logs(w, r, a)
 	})
@@ -128,6 +136,7 @@ var codes = []struct {
 }{
 	{ErrNoComponent, "no-component", http.StatusNotFound},
 	{ErrNotRunning, "not-running", http.StatusServiceUnavailable},
+	{ErrInvalidFile, "invalid-file", http.StatusUnprocessableEntity},
 	{ErrTimeout, "timeout", http.StatusGatewayTimeout},
 	{context.DeadlineExceeded, "timeout", http.StatusGatewayTimeout},
 }

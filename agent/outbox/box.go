@@ -78,7 +78,7 @@ func (b *box) Put(r Record, done func(string, error)) {
 	}
 	if l.cfg.Profile == SDCard || l.broken != nil {
 		b.shelf.show(it)
-		l.makeRoom()
+		l.makeRoom(l.cfg.MaxBytes)
 	}
 	l.poke()
 }
@@ -234,7 +234,7 @@ func (b *box) Returned() {
 	b.log.mu.Lock()
 	defer b.log.unlock()
 	b.shelf.returned()
-	b.log.makeRoom()
+	b.log.makeRoom(b.log.cfg.MaxBytes)
 }
 
 // More implements [Box].

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -183,18 +184,18 @@ func (l *Log) room() (fresh bool, seg, victim *segment, err error) {
 		return false, nil, nil, err
 	}
 	l.batch, l.index = l.batch+1, 0
-	if l.free() == nil {
+	if l.free(seg) == nil {
 		victim = l.grow(seg)
 	}
 	return true, seg, victim, nil
 }
 
-// free is a segment that can be used again; nil when there is none.
-func (l *Log) free() *segment {
+// free is a segment that can be used again, besides but; nil when there is none.
+func (l *Log) free(but *segment) *segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.segments {
-		if s.live == 0 && !s.bad && s != l.active && s != l.anchor && s.size == l.cfg.SegmentBytes {
+		if s.live == 0 && !s.bad && s != l.active && s != l.anchor && s != but && s.size == l.cfg.SegmentBytes {
 			return s
 		}
 	}
@@ -203,9 +204,20 @@ func (l *Log) free() *segment {
 
 // newSegment takes a free segment under a new number, or makes one.
 func (l *Log) newSegment() (*segment, error) {
-	s := l.free()
+	s := l.free(nil)
 	if s == nil {
-		return l.create()
+		made, err := l.create()
+		if full(err) == nil {
+			return made, err
+		}
+		l.mu.Lock()
+		if len(l.segments) > 1 {
+			l.makeRoom(l.capacity())
+		}
+		l.unlock()
+		if s = l.free(nil); s == nil {
+			return nil, err
+		}
 	}
 	n := l.nextNumber()
 	path := segmentPath(l.cfg.Dir, n)
@@ -254,8 +266,20 @@ func (l *Log) nextNumber() uint64 {
 // errMinFree is a disk that is not full, but as full as the device file allows.
 var errMinFree = errors.New("less is free on the disk than outbox.min_free")
 
-// create makes a segment of zeros, so that later syncs have no length to write.
+// create makes another segment, and notes when the disk has no room for one.
 func (l *Log) create() (*segment, error) {
+	s, err := l.makeSegment()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.full = full(err); err == nil {
+		l.segments = append(l.segments, s)
+		l.sortSegments()
+	}
+	return s, err
+}
+
+// makeSegment makes a segment of zeros, so that later syncs have no length to write.
+func (l *Log) makeSegment() (*segment, error) {
 	if err := l.fs.MkdirAll(l.cfg.Dir); err != nil {
 		return nil, err
 	}
@@ -279,15 +303,11 @@ func (l *Log) create() (*segment, error) {
 		l.fs.Remove(path) // what is left of it takes room; a next start takes it for an unused one
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.segments = append(l.segments, s)
-	l.sortSegments()
 	return s, nil
 }
 
 func (l *Log) fill(s *segment) error {
-	zeros := make([]byte, min(64<<10, s.size))
+	zeros := make([]byte, 4<<10) // the page cache keeps what is written at once together, and writes it together later
 	for off := 0; off < s.size; off += len(zeros) {
 		if _, err := s.file.WriteAt(zeros[:min(len(zeros), s.size-off)], int64(off)); err != nil {
 			return err
@@ -300,34 +320,38 @@ func (l *Log) fill(s *segment) error {
 }
 
 // grow makes sure that there will be a segment after seg: a spare one, or else the one with the least in it, whose
-// messages have to move.
+// messages have to move. When even that one has too much in it, messages are dropped.
 func (l *Log) grow(seg *segment) (victim *segment) {
 	l.mu.Lock()
 	n := len(l.segments)
 	l.mu.Unlock()
 	if n < l.maxSegments() || n < 2 {
 		_, err := l.create()
-		l.mu.Lock()
-		l.full = full(err)
-		l.mu.Unlock()
 		if err == nil {
 			return nil
 		}
-		if l.full == nil {
-			l.log.Warn("the outbox cannot grow", "error", err)
+		if full(err) == nil { // the next segment that is needed is the next try
+			l.log.Warn("the outbox cannot grow now", "error", err)
+			return nil
 		}
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.segments {
-		if s != seg && !s.bad && s.file != nil && (victim == nil || s.live < victim.live) {
-			victim = s
-		}
-	}
-	if l.full != nil {
-		l.makeRoom()
+	defer l.unlock()
+	if victim = l.emptiest(seg); victim == nil || victim.live > l.cfg.SegmentBytes*FillPercent/100 {
+		l.makeRoom(l.capacity())
+		victim = l.emptiest(seg)
 	}
 	return victim
+}
+
+// emptiest is the segment with the least in it, besides seg.
+func (l *Log) emptiest(seg *segment) (least *segment) {
+	for _, s := range l.segments {
+		if s != seg && !s.bad && s.file != nil && (least == nil || s.live < least.live) {
+			least = s
+		}
+	}
+	return least
 }
 
 // full says whether a disk has no room, as opposed to being broken.
@@ -469,6 +493,7 @@ func (l *Log) checkpoint() []byte {
 			name: name, next: b.next, accepted: b.shelf.accepted, acked: b.shelf.acked, dropped: b.shelf.dropped,
 			stateSeq: b.savedSeq, state: b.saved,
 		}
+		m.dropped = maps.Clone(m.dropped)
 		var live, set []uint64
 		for seq, it := range b.shelf.items {
 			if it.seg != nil {
@@ -480,6 +505,9 @@ func (l *Log) checkpoint() []byte {
 		for _, it := range b.shelf.aside {
 			if it.seg != nil {
 				set = append(set, it.seq)
+			} else if it.done == nil { // it counts when its message and its departure are found
+				m.accepted--
+				m.dropped[SetAside]--
 			}
 		}
 		slices.Sort(live)
@@ -599,7 +627,7 @@ func (l *Log) succeeded(b *batchOf, sync bool) {
 	}
 	l.pending = slices.Delete(l.pending, 0, b.taken)
 	if len(done) > 0 {
-		l.makeRoom()
+		l.makeRoom(l.cfg.MaxBytes)
 	}
 }
 
@@ -624,9 +652,6 @@ func (l *Log) failed(b *batchOf, err error) {
 			"folder", l.cfg.Dir, "error", err)
 	}
 	l.broken = err
-	if e := full(err); e != nil {
-		l.full = e
-	}
 	l.retry = min(max(2*l.retry, firstRetry), longestRetry)
 	l.retryAt = time.Now().Add(l.retry)
 	for _, e := range l.pending {
@@ -634,7 +659,7 @@ func (l *Log) failed(b *batchOf, err error) {
 			e.box.shelf.show(e.item)
 		}
 	}
-	l.makeRoom()
+	l.makeRoom(l.cfg.MaxBytes)
 }
 
 // trim takes out segments that are not needed: what is damaged and empty, and all but two that could be used again. A

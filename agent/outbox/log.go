@@ -307,12 +307,10 @@ func (l *Log) poke() {
 	}
 }
 
-// capacity is what messages may take now.
+// capacity is what messages may take in the segments that there are: so much that the one with the least in it can be
+// emptied into another.
 func (l *Log) capacity() int64 {
-	if l.full == nil || len(l.segments) < 2 {
-		return l.cfg.MaxBytes
-	}
-	return min(l.cfg.MaxBytes, int64(l.cfg.SegmentBytes)*int64(len(l.segments)-1)*FillPercent/100)
+	return min(l.cfg.MaxBytes, int64(l.cfg.SegmentBytes)*int64(max(1, len(l.segments)-1))*FillPercent/100)
 }
 
 // maxSegments is how many segments the messages may take.
@@ -322,8 +320,7 @@ func (l *Log) maxSegments() int {
 }
 
 // makeRoom drops until the bounds hold, or until everything left is in flight.
-func (l *Log) makeRoom() {
-	limit := l.capacity()
+func (l *Log) makeRoom(limit int64) {
 	for _, b := range l.boxes {
 		for l.cfg.MaxRecords > 0 && len(b.shelf.items) > l.cfg.MaxRecords {
 			if !b.dropOne(l.now()) {

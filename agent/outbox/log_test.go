@@ -229,6 +229,9 @@ func TestR01_PowerCut(t *testing.T) {
 	total := 0
 	for cutAt := 1; ; cutAt += step {
 		seeds := uint64(4)
+		if !testing.Short() {
+			seeds = 25
+		}
 		over := false
 		for seed := range seeds {
 			over = powerCutAt(t, cutAt, seed)

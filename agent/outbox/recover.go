@@ -67,6 +67,7 @@ func (l *Log) recover() {
 // scanAll reads all segments, in their order.
 func (l *Log) scanAll(names []string) (pieces []piece, gaps []gap) {
 	var old []string
+	hollow := uint64(0) // segments without anything readable: the last is one in whose first batch the power went
 	for _, name := range names {
 		n, ok := segmentNumber(name)
 		if !ok {
@@ -97,15 +98,14 @@ func (l *Log) scanAll(names []string) (pieces []piece, gaps []gap) {
 		gaps = append(gaps, found...)
 		switch {
 		case len(pieces) > before:
+			l.stats.damaged += hollow // what had no record in it was older
+			hollow = 0
 			l.batch = pieces[len(pieces)-1].batch + 1
 		case empty(data) || stale(data):
 			seg.bad = len(data) != l.cfg.SegmentBytes // of other settings, or made when the power went
 		default:
 			kept := disk.Quarantine(l.fs, seg.path)
-			if name != names[len(names)-1] { // else the power went at the first record in it
-				l.stats.damaged++
-				l.skip = ahead
-			}
+			hollow++
 			l.log.Error("a part of the outbox holds nothing that can be read", "file", seg.path, "kept", kept)
 			if kept != "" {
 				continue
@@ -243,6 +243,10 @@ func (r *recovery) message(p piece) {
 	it := items[m.seq]
 	if it != nil && it.epoch == m.epoch { // it was moved
 		it.seg.live -= it.length
+		if it.place == gone { // a first try to write it, which failed, is older than the last checkpoint
+			it.place = pending
+			b.shelf.accepted++
+		}
 	} else {
 		if it == nil {
 			b.shelf.accepted++
@@ -266,30 +270,49 @@ func (r *recovery) gone(d departure) {
 	b := r.log.box(d.name)
 	items := r.of(b)
 	for _, s := range d.seqs {
-		// A damaged length must not keep the device from starting: no box holds more than this.
-		for seq := s.from; seq < s.from+s.n && seq-s.from < 1<<24; seq++ {
-			it := items[seq]
-			b.next = max(b.next, seq+1)
+		b.next = max(b.next, s.from+s.n)
+		unknown := s.n
+		leave := func(it *item) {
+			unknown--
 			switch {
-			case it == nil:
-				b.shelf.accepted++
 			case it.place == gone:
-				continue
 			case it.place == aside: // forgotten for newer ones
 				it.place = gone
-				continue
 			case d.reason == SetAside:
 				it.place = aside
 				r.aside = append(r.aside, it)
+				b.count(d.reason, 1)
 			default:
 				it.place = gone
-			}
-			if d.reason == "" {
-				b.shelf.acked++
-			} else {
-				b.shelf.dropped[d.reason]++
+				b.count(d.reason, 1)
 			}
 		}
+		if s.n > uint64(len(items)) {
+			for seq, it := range items {
+				if within([]span{s}, seq) {
+					leave(it)
+				}
+			}
+		} else {
+			for seq := s.from; seq < s.from+s.n; seq++ {
+				if it := items[seq]; it != nil {
+					leave(it)
+				}
+			}
+		}
+		b.shelf.accepted += unknown
+		b.count(d.reason, unknown)
+	}
+}
+
+// count counts what has left, by reason.
+func (b *box) count(reason string, n uint64) {
+	switch {
+	case n == 0:
+	case reason == "":
+		b.shelf.acked += n
+	default:
+		b.shelf.dropped[reason] += n
 	}
 }
 
@@ -366,5 +389,5 @@ func (r *recovery) finish() {
 			}
 		}
 	}
-	l.makeRoom()
+	l.makeRoom(l.cfg.MaxBytes)
 }

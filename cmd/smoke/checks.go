@@ -44,6 +44,7 @@ func (m *machine) check(ctx context.Context) error {
 		{"MQTT 3.1.1: a refused bad value keeps the last good one", (*machine).refusedValue},
 		{"MQTT 3.1.1: a direct method reaches only its module", (*machine).methods},
 		{"MQTT 3.1.1: kill -9 of a module: back within 2 s, no coin lost or doubled", (*machine).killModule},
+		{"a device file with an error changes nothing; one without touches only what changed", (*machine).reload},
 		{"kill -9 of the agent, three times while coins fall: no process stays, no coin lost or doubled", (*machine).killAgent},
 		{"the simulator ends cleanly", (*machine).stopHub},
 	}

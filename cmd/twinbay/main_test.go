@@ -128,6 +128,10 @@ func (v vendor) Invoke(_ context.Context, name, method string, payload json.RawM
 	return 404, json.RawMessage(`{"error":"no such direct method"}`), nil
 }
 
+func (v vendor) Reload(context.Context) (local.Reloaded, error) {
+	return local.Reloaded{Added: []string{"cooling"}, Removed: []string{"door"}, Kept: map[string]int{"door": 12}, Later: []string{"outbox"}}, nil
+}
+
 func (v vendor) Logs(ctx context.Context, q local.LogQuery) (<-chan local.LogLine, error) {
 	return v.logs.Query(ctx, q), nil
 }
@@ -179,6 +183,8 @@ func TestCommands(t *testing.T) {
 		{"method with bad JSON", "", `method climate echo {x:1}`, 2, "", "the payload is not JSON; put it into single quotes"},
 		{"unknown method", "", `method climate fly`, 1, "no such direct method", "twinbay: climate fly: the module answered status 404\n"},
 		{"method of a dead module", "", `method coins dead`, 1, "", "the module is not running now; `twinbay status` says why"},
+		{"reload", "", "reload", 0, "started: cooling\nstopped: door\n12 messages of door are kept; put it back into the device file to send them\n" +
+			"counts from the agent's next start: outbox\n", ""},
 		{"logs", "", "logs", 0, "INFO  started\n", ""},
 		{"logs of one", "", "logs climate", 0, `WARN  climate: no answer\x1b[2J a=1 b=2` + "\n", ""},
 		{"last line as JSON", "", "logs climate -n 1 --json", 0, `"component":"climate"`, ""},
@@ -206,7 +212,7 @@ func TestCommands(t *testing.T) {
 
 func TestNoAgent(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "none.sock")
-	for _, args := range [][]string{{"status"}, {"twin", "x"}, {"method", "x", "y"}, {"logs"}, {"logs", "-f"}} {
+	for _, args := range [][]string{{"status"}, {"twin", "x"}, {"method", "x", "y"}, {"reload"}, {"logs"}, {"logs", "-f"}} {
 		code, out, stderr := call(t.Context(), "", append(args, "--socket", socket)...)
 		if code != 1 || out != "" || !strings.Contains(stderr, "is twinbay running?") || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%v: code %d, %q, %q", args, code, out, stderr)

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,19 +30,25 @@ func (a *app) runCommand() *cobra.Command {
 		Args:  exactly(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			// What is wrong with one component alone is that component's: the agent logs it and runs the others.
-			cfg, err := loadFile(c.Context(), file)
-			if cfg == nil {
-				return err
+			load := func(ctx context.Context) (*config.Config, error) {
+				cfg, err := loadFile(ctx, file)
+				if cfg == nil {
+					return nil, err
+				}
+				return cfg, errors.Join(err, override(cfg, address, ca))
 			}
-			if err := override(cfg, address, ca); err != nil {
+			cfg, err := load(c.Context())
+			if cfg == nil || errors.Is(err, errUsage) {
 				return err
 			}
 			logs := local.NewLogs(0)
 			log := slog.New(logs.Handler(a.logTo(c.ErrOrStderr(), cfg.Agent.LogLevel)))
-			g, err := agent.New(agent.Config{File: cfg, Logs: logs, Log: log, Version: programVersion(), Network: netlink.Watch})
+			g, err := agent.New(agent.Config{File: cfg, Logs: logs, Log: log, Version: programVersion(), Network: netlink.Watch, Load: load})
 			if err != nil {
 				return err
 			}
+			stop := reloadOnHangup(c.Context(), g, log)
+			defer stop()
 			return untilStopped(c.Context(), g.Run)
 		},
 	}
@@ -47,6 +56,32 @@ func (a *app) runCommand() *cobra.Command {
 	c.Flags().StringVar(&address, "hub-address", "", "`ip:port` to connect to instead of the hub's host")
 	c.Flags().StringVar(&ca, "hub-ca", "", "PEM `file` with the hub's certificate authority")
 	return c
+}
+
+// reloadOnHangup has the agent read its device file again at each SIGHUP, as daemons do. The agent logs what came of it.
+func reloadOnHangup(ctx context.Context, g *agent.Agent, log *slog.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-hangups:
+				if _, err := g.Reload(ctx); err != nil {
+					log.Debug("SIGHUP changed nothing", "error", err)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		cancel()
+		<-done
+	}
 }
 
 // logTo writes log lines for people, or with --json for machines.

@@ -25,6 +25,7 @@ type identity struct {
 	applied    []applied // configurations that hold; the slice is not changed once it is made
 	mail       mailbox[C2D]
 	uploads    map[string]fileUpload // by correlation id
+	session    *Session              // nil: none
 
 	link      *Link
 	linkTime  time.Time // of the last connect or disconnect

@@ -48,6 +48,7 @@ func kinds() []kind {
 		policiesKind,
 		deviceKind,
 		moduleKind,
+		sessionKind(),
 		messagesKind(),
 		feedbackKind(),
 		fileNoticeKind(),

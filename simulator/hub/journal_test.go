@@ -100,6 +100,7 @@ func TestRecordsMakeTheSameHub(t *testing.T) {
 		must(err)
 		must(h.SettleC2D(ID{Device: "d3"}, m.Token, end))
 	}
+	h.KeepSession(ID{Device: "d3"}, &Session{Level: 4, Filters: map[string]byte{"$iothub/twin/res/#": 1}})
 	_, _, err = h.ReceiveC2D(ID{Device: "d3"}) // what is under way is not settled
 	must(err)
 	_, err = h.PatchTwin(ID{Device: "d3"}, json.RawMessage(`{"tags":{}}`), "") // the last activity is kept with a change
@@ -190,7 +191,7 @@ func TestAChangeIsOneBatch(t *testing.T) {
 func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 	saved := map[string][]string{ // field: kinds
 		"policies":       {policies},
-		"devices":        {devices, modules, messages},
+		"devices":        {devices, modules, messages, sessions},
 		"modules":        {modules}, // counted
 		"etags":          {counters},
 		"sequence":       {counters},

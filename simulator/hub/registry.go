@@ -218,6 +218,9 @@ func (h *Hub) replace(n *identity, auth authentication) {
 func (h *Hub) remove(n *identity) {
 	h.changedIdentity(n.id)
 	h.cut(n, deviceNotFound(n.id))
+	if n.session != nil {
+		h.changed(sessions, n.id.String())
+	}
 	n.mail.disarm()
 	for _, m := range n.mail.all {
 		h.changedMail(n, m)

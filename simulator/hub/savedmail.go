@@ -27,8 +27,7 @@ func mailKey(key string) (uint64, ID, error) {
 	if !ok || err != nil {
 		return 0, ID{}, errors.New("the key is not a sequence number and an id")
 	}
-	device, module, _ := strings.Cut(who, "/")
-	return sequence, ID{device, module}, nil
+	return sequence, keyID(who), nil
 }
 
 type savedMail struct {

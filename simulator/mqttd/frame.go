@@ -28,13 +28,16 @@ const (
 	// maxHeader is room for what stands before the message in a frame: a topic of full length, a packet id, lengths.
 	maxHeader = 64*1024 + 16
 	maxFrame  = maxMessage + maxHeader
+	// maxConnect is the longest CONNECT, which comes from somebody unknown: ours. A token, a user name and ids have some
+	// 12 KiB at most; the rest is for a will.
+	maxConnect = 64 * 1024
 
 	firstRead = 512  // enough for most packets: the buffer of a connection that does little
 	busyRead  = 4096 // what a connection that fills its buffer comes to; a larger frame's buffer goes with the frame
 )
 
 var (
-	errTooLarge  = errors.New("frame is longer than 256 KiB and its header")
+	errTooLarge  = errors.New("packet is longer than one may be: 256 KiB and a header, or 64 KiB for CONNECT")
 	errMalformed = errors.New("malformed packet")
 )
 
@@ -51,15 +54,16 @@ func (f frame) body() []byte { return f.raw[f.head:] }
 // frameReader cuts a stream into MQTT packets. Its buffer grows only as bytes arrive, and never past one frame: a
 // length alone, sent by somebody unknown, reserves nothing.
 type frameReader struct {
-	src  io.Reader
-	idle func() error // called before each read from src, which may block
-	want byte         // the first byte that the next packet must have, so that no more of another is waited for; 0: any
-	buf  []byte
-	r, w int
+	src   io.Reader
+	idle  func() error // called before each read from src, which may block
+	limit int          // the longest packet that is taken, without its header
+	want  byte         // the first byte that the next packet must have, so that no more of another is waited for; 0: any
+	buf   []byte
+	r, w  int
 }
 
 func newFrameReader(src io.Reader, idle func() error) *frameReader {
-	return &frameReader{src: src, idle: idle}
+	return &frameReader{src: src, idle: idle, limit: maxFrame}
 }
 
 // next returns the next packet. io.EOF means that the stream ended between two packets.
@@ -77,6 +81,9 @@ func (f *frameReader) next() (frame, error) {
 		size, head, err := frameSize(f.buf[f.r:f.w])
 		if err != nil {
 			return frame{}, err
+		}
+		if size-head > f.limit {
+			return frame{}, fmt.Errorf("%w: %d bytes", errTooLarge, size-head)
 		}
 		if size > 0 && f.w-f.r >= size {
 			raw := f.buf[f.r : f.r+size : f.r+size]

@@ -77,6 +77,7 @@ func FuzzConversation(f *testing.F) {
 		packet(0x30, str("$iothub/twin/PATCH/properties/reported/?$rid=1"), []byte(`{"a":1}`)),
 		packet(0x30, str("$iothub/methods/res/200/?$rid=1"), []byte(`{"a":1}`)),
 		packet(0xa2, u16(1), str("$iothub/twin/res/#")),
+		append(packet(0x82, u16(1), str("devices/d/messages/devicebound/#"), []byte{1}), 0x40, 2, 0, 1),
 	} {
 		f.Add(false, p)
 	}
@@ -88,6 +89,8 @@ func FuzzConversation(f *testing.F) {
 		&packets.Publish{Topic: "$iothub/responses", Properties: pr},
 		&packets.Subscribe{PacketID: 1, Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: "$iothub/methods/+"}}},
 		&packets.Unsubscribe{PacketID: 1, Properties: &packets.Properties{}, Topics: []string{"$iothub/methods/+"}},
+		&packets.Subscribe{PacketID: 1, Properties: &packets.Properties{}, Subscriptions: []packets.SubOptions{{Topic: "$iothub/commands", QoS: 1}}},
+		&packets.Puback{PacketID: 1, ReasonCode: 131, Properties: &packets.Properties{User: user("status", "0603")}},
 		&packets.Auth{ReasonCode: 0x19, Properties: &packets.Properties{AuthMethod: "SAS", AuthData: []byte{1}}},
 		&packets.Disconnect{Properties: &packets.Properties{}},
 	} {
@@ -96,6 +99,14 @@ func FuzzConversation(f *testing.F) {
 		f.Add(true, b.Bytes())
 	}
 	f.Fuzz(func(t *testing.T, five bool, rest []byte) {
+		if _, err := h.PurgeC2D(hub.ID{Device: "d"}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 { // something to deliver
+			if err := h.SendC2D(hub.ID{Device: "d"}, hub.C2D{Ack: "full"}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		var first bytes.Buffer
 		if five {
 			_, _ = c.hello5().WriteTo(&first)

@@ -9,6 +9,8 @@
 //
 //   - 3.1.1: every refused credential, a client id that differs from the user name and a user name out of grammar get
 //     CONNACK 5 (azure-iot-sdk-c, doc/connection_and_messaging_reliability.md); a connect fault that throttles gets 3.
+//   - A CONNECT packet is at most 64 KiB, since it comes from somebody unknown; a longer one ends the connection.
+//   - 3.1.1: a model-id is on the twin until a connection announces another or none.
 //   - 3.1.1: the sixth subscription, an unknown filter and an unknown topic close the connection. A filter that the
 //     identity already has is not a further subscription.
 //   - 3.1.1: a twin request without $rid, or by somebody who has not subscribed to $iothub/twin/res/#, is carried out
@@ -23,7 +25,8 @@
 //   - A will whose topic is not the identity's own for telemetry closes the connection. A will is sent when the device
 //     goes without DISCONNECT; a connection that the hub itself ends (taken over, token out of date, identity gone) leaves
 //     none, because its identity may not speak any more.
-//   - A session is kept until a clean one replaces it or the identity is made anew. It belongs to one protocol version:
+//   - A session is kept until a clean one replaces it or the identity is made anew, over a restart of a hub with a journal
+//     too. It belongs to one protocol version:
 //     the other version starts clean, because its filters mean nothing there.
 //   - 5: the client id of a module is "device/module", as in 3.1.1. The api-version is 2020-10-01-preview alone; the
 //     2020-10-10 of the document's example is a misprint. creation-time is taken as milliseconds and as ISO 8601.
@@ -181,12 +184,12 @@ func firstFrame(c *conn, deadline time.Time) (frame, byte, error) {
 	if err := c.deadline(time.Until(deadline)); err != nil {
 		return frame{}, 0, err
 	}
-	c.in.want = typeConnect << 4
+	c.in.want, c.in.limit = typeConnect<<4, maxConnect
 	f, err := c.in.next()
 	if err != nil {
 		return frame{}, 0, explain(c, err, errNoConnect)
 	}
-	c.in.want = 0
+	c.in.want, c.in.limit = 0, maxFrame
 	level, err := protocolLevel(f.body())
 	return f, level, err
 }

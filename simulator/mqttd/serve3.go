@@ -319,6 +319,7 @@ func (d *device3) subscribe(f frame) error {
 		d.want(f.topic, true) // before the SUBACK: who has it may count on being sent what it asked for
 		codes = append(codes, qos)
 	}
+	d.srv.keepSession(d.id, d.sess)
 	d.send(appendSuback(d.scratch, p.id, codes))
 	d.wantC2D() // what is queued can wait, and comes behind the SUBACK
 	return nil
@@ -335,6 +336,7 @@ func (d *device3) unsubscribe(f frame) error {
 		}
 	}
 	d.wantC2D()
+	d.srv.keepSession(d.id, d.sess)
 	d.send(appendAck(d.scratch, typeUnsuback, p.id))
 	return nil
 }

@@ -209,6 +209,7 @@ func (d *device5) subscribe(p *packets.Subscribe) error {
 	}
 	d.wantMethods() // before the SUBACK: who has it may count on being sent what it asked for
 	d.link.Want(hub.Desired, d.sess.has(topic5Desired))
+	d.srv.keepSession(d.id, d.sess)
 	d.c.queue(encode5(ack))
 	d.wantC2D() // what is queued can wait, and comes behind the SUBACK
 	return nil
@@ -226,6 +227,7 @@ func (d *device5) unsubscribe(p *packets.Unsubscribe) error {
 	d.wantMethods()
 	d.link.Want(hub.Desired, d.sess.has(topic5Desired))
 	d.wantC2D()
+	d.srv.keepSession(d.id, d.sess)
 	d.c.queue(encode5(ack))
 	return nil
 }

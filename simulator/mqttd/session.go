@@ -12,6 +12,7 @@ import (
 // cloud-to-device messages that have been sent and not acknowledged.
 type session struct {
 	level      byte   // MQTT protocol level
+	keep       bool   // it is there for the next connection
 	generation string // of the identity that made it: one made anew under the same name starts clean
 
 	mu      sync.Mutex // the connection that has been taken over may still be ending
@@ -32,30 +33,61 @@ type sentMessage struct {
 const maxSent = 64
 
 // openSession returns the session of an identity for a new connection and whether it existed. With clean, the kept one
-// is discarded; with keep, this one will be there for the next connection.
+// is discarded; with keep, this one will be there for the next connection, and for the hub's next start.
 func (s *Server) openSession(id hub.ID, level byte, clean, keep bool) (*session, bool) {
 	generation := s.hub.Generation(id)
+	kept := s.hub.KeptSession(id)
+	sess, present := s.takeSession(id, level, generation, clean, keep, kept)
+	if !present {
+		s.hub.KeepSession(id, nil)
+	}
+	s.keepSession(id, sess)
+	return sess, present
+}
+
+func (s *Server) takeSession(id hub.ID, level byte, generation string, clean, keep bool, kept *hub.Session) (*session, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.sessions[id]
-	present := old != nil && !clean && old.level == level && old.generation == generation
+	sess := s.sessions[id]
+	present := sess != nil && !clean && sess.level == level && sess.generation == generation
 	if !present {
-		old = &session{level: level, generation: generation, filters: map[string]byte{}, sent: map[uint16]sentMessage{}}
+		sess = &session{level: level, generation: generation, filters: map[string]byte{}, sent: map[uint16]sentMessage{}}
+		if kept != nil && !clean && kept.Level == level { // from before the hub was started
+			sess.filters, present = kept.Filters, true
+		}
 	}
+	sess.mu.Lock()
+	sess.keep = keep
+	sess.mu.Unlock()
 	if keep {
-		s.sessions[id] = old
+		s.sessions[id] = sess
 	} else {
 		delete(s.sessions, id)
 	}
-	return old, present
+	return sess, present
+}
+
+// keepSession tells the hub of a session that outlives its connection.
+func (s *Server) keepSession(id hub.ID, sess *session) {
+	sess.mu.Lock()
+	kept := &hub.Session{Level: sess.level, Filters: maps.Clone(sess.filters)}
+	if !sess.keep {
+		kept = nil
+	}
+	sess.mu.Unlock()
+	s.hub.KeepSession(id, kept)
 }
 
 // dropSession forgets a session, if it is still the identity's.
 func (s *Server) dropSession(id hub.ID, sess *session) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.sessions[id] == sess {
+	current := s.sessions[id] == sess
+	if current {
 		delete(s.sessions, id)
+	}
+	s.mu.Unlock()
+	if current {
+		s.hub.KeepSession(id, nil)
 	}
 }
 

@@ -38,8 +38,7 @@ var systemHeaders = map[string]string{
 	"dt-subject":               "dt-subject",
 }
 
-// message makes one of the request's headers and body. Header names have no case, so that the names of application
-// properties come in lower case.
+// message makes one of the request's headers and body.
 func (x *exchange) message() (hub.Message, error) {
 	body, err := x.body()
 	if err != nil {
@@ -49,7 +48,7 @@ func (x *exchange) message() (hub.Message, error) {
 	for name, values := range x.r.Header {
 		name = strings.ToLower(name)
 		if app, ok := strings.CutPrefix(name, appPrefix); ok && app != "" {
-			m.Properties[app] = values[0]
+			m.Properties[spelling(x.r, app)] = values[0]
 		} else if system := systemHeaders[name]; system != "" && values[0] != "" {
 			m.System[system] = values[0]
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -205,4 +206,39 @@ func FuzzParseBatch(f *testing.F) {
 			t.Errorf("%d bytes", size)
 		}
 	})
+}
+
+// TestStrangersLeaveNothing holds that requests without a credential, ten thousand, leave no memory behind.
+func TestStrangersLeaveNothing(t *testing.T) {
+	d := newDoor(t)
+	d.identities()
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	names := strings.NewReplacer("{device}", "d", "{module}", "m", "{lock}", "l", "{correlation}", "c", "{job}", "j", "{id}", "i")
+	flood := func(from, to int) {
+		for i := from; i < to; i++ {
+			rt := routes[i%len(routes)]
+			credential := []string{"", "SharedAccessSignature sr=x&sig=eA==&se=9999999999", "Bearer x", strings.Repeat("x", 10000), sas(fmt.Sprint("hub", i), "iothubowner")}[i%5]
+			path := names.Replace(rt.path)
+			if i%3 == 0 {
+				path = strings.ReplaceAll(path, "/d/", fmt.Sprintf("/stranger-%d/", i))
+			}
+			if r := d.do(rt.method+" /"+path, `{"x":`, "Authorization", credential, "iothub-app-x", "y"); r.StatusCode/100 != 4 || r.StatusCode == 404 || r.StatusCode == 405 {
+				t.Fatalf("%s %s: %d", rt.method, path, r.StatusCode)
+			}
+		}
+	}
+	flood(0, 500)
+	before := heap()
+	flood(500, 10_000)
+	after := heap()
+	t.Logf("heap %d KiB before, %d KiB after", before>>10, after>>10)
+	if after > before+512<<10 {
+		t.Errorf("the heap has grown from %d to %d bytes", before, after)
+	}
 }

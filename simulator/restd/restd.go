@@ -14,8 +14,8 @@
 //   - A device and a module may send telemetry and take cloud-to-device messages; sending one to a device answers 204.
 //   - File upload notifications are read like feedback, at messages/serviceBound/filenotifications; the cloud has them by
 //     AMQP alone.
-//   - Names of application properties that come in headers are in lower case, since headers have none; those in a batch
-//     keep theirs.
+//   - Names of application properties that come in headers keep their upper and lower case if the server is set up with
+//     KeepSpelling, and come in lower case otherwise.
 //   - The ETag header of a twin is quoted. The one of an identity is not, as measured.
 package restd
 
@@ -86,6 +86,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Vary", "Origin")
 	h.Set("Date", s.hub.Now().UTC().Format(http.TimeFormat)) // some devices set their clock by it
 	h.Set("x-ms-request-id", newGUID())
+	r = WithTLS(r)
 	x := &exchange{w: w, r: r}
 	err := s.serve(x)
 	if err == nil {

@@ -8,7 +8,7 @@ const path = require('node:path');
 const redirect = require('./redirect.cjs');
 const { within } = require('./suite');
 
-const program = path.join(__dirname, '..', '..', '..', 'bin', 'twinbay-sim');
+const program = process.env.TWINBAY_SIM ?? path.join(__dirname, '..', '..', '..', 'bin', 'twinbay-sim');
 
 let serial = 0;
 
@@ -37,7 +37,7 @@ async function start(t, ...flags) {
   }), 20_000, 'twinbay-sim serve');
   const env = {};
   for (const [, key, value] of fs.readFileSync(envFile, 'utf8').matchAll(/^(\w+)='(.*)'$/gm)) env[key] = value;
-  redirect.add(name, env.HUB_IP, env.HTTPS_PORT, env.MQTT_PORT);
+  redirect.add(env.HUB_HOST, env.HUB_IP, env.HTTPS_PORT, env.MQTT_PORT);
   return { ...env, child };
 }
 

@@ -1,0 +1,620 @@
+package outbox_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twinbay/twinbay/agent/disk/disktest"
+	"github.com/twinbay/twinbay/agent/outbox"
+)
+
+// ledger is what became of Puts.
+type ledger struct {
+	mu       sync.Mutex
+	accepted map[string]string // body → id
+	refused  map[string]error
+}
+
+func newLedger() *ledger {
+	return &ledger{accepted: map[string]string{}, refused: map[string]error{}}
+}
+
+func (l *ledger) put(b outbox.Box, body string, change ...func(*outbox.Record)) {
+	r := outbox.Record{Body: []byte(body)}
+	for _, c := range change {
+		c(&r)
+	}
+	b.Put(r, func(id string, err error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if err != nil {
+			l.refused[body] = err
+			return
+		}
+		l.accepted[body] = id
+	})
+}
+
+func (l *ledger) count() (accepted, refused int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.accepted), len(l.refused)
+}
+
+// missing are the accepted bodies that are not in sent.
+func (l *ledger) missing(sent ...map[string]string) (out []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for body, id := range l.accepted {
+		there := false
+		for _, s := range sent {
+			there = there || s[body] == id
+		}
+		if !there {
+			out = append(out, body)
+		}
+	}
+	return out
+}
+
+func byBody(records []outbox.Record) map[string]string {
+	m := map[string]string{}
+	for _, r := range records {
+		m[string(r.Body)] = r.ID
+	}
+	return m
+}
+
+// A byte of the outbox changes on the disk, at any place, or the rest of the file is gone. The log starts, says so, and has
+// every message but those in the damaged place; what comes after works.
+func TestDamageAtEveryOffset(t *testing.T) {
+	good := &disktest.FS{}
+	log := outbox.OpenLog(outbox.LogConfig{Dir: dir, FS: good, SegmentBytes: 16 << 10})
+	b := log.Box("coins")
+	const messages = 12
+	for n := range messages {
+		if _, err := b.Append(outbox.Record{Body: fmt.Appendf(nil, "message %d", n), State: fmt.Append(nil, n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log.Close()
+	path, size := "", 0
+	for _, p := range good.Files() {
+		good.Edit(p, func(b []byte) []byte {
+			if n := strings.LastIndex(string(b), "message "); n > 0 {
+				path, size = p, n+20
+			}
+			return b
+		})
+	}
+	damages := map[string]func(b []byte, at int) []byte{
+		"flipped":   func(b []byte, at int) []byte { b[at] ^= 1; return b },
+		"zeroed":    func(b []byte, at int) []byte { clear(b[at:min(at+64, size)]); return b },
+		"truncated": func(b []byte, at int) []byte { return b[:at] },
+		"NUL tail":  func(b []byte, at int) []byte { clear(b[at:]); return b },
+	}
+	step := 1
+	if testing.Short() {
+		step = 23
+	}
+	for name, damage := range damages {
+		for at := 0; at < size; at += step {
+			fsys := good.Clone()
+			fsys.Edit(path, func(b []byte) []byte { return damage(b, at) })
+			log := outbox.OpenLog(outbox.LogConfig{Dir: dir, FS: fsys, SegmentBytes: 16 << 10})
+			b := log.Box("coins")
+			bodies, _ := all(b)
+			last := -1
+			for _, body := range bodies {
+				n := -1
+				if fmt.Sscanf(body, "message %d", &n); n <= last || n >= messages {
+					t.Fatalf("%s at %d: got %q", name, at, bodies)
+				}
+				last = n
+			}
+			lost := messages - len(bodies)
+			switch name {
+			case "flipped":
+				if lost > 1 {
+					t.Fatalf("%s at %d: %d messages are lost, want at most the one there: %q", name, at, lost, bodies)
+				}
+			case "zeroed":
+				if lost > 3 {
+					t.Fatalf("%s at %d: %d messages are lost, want those there: %q", name, at, lost, bodies)
+				}
+			}
+			if lost > 0 && last == messages-1 && log.Status().Damaged == 0 {
+				t.Fatalf("%s at %d: %d messages are lost and nothing is said", name, at, lost)
+			}
+			if _, err := b.Append(outbox.Record{Body: []byte("new")}); err != nil {
+				t.Fatalf("%s at %d: Append: %v", name, at, err)
+			}
+			log.Close()
+			log = outbox.OpenLog(outbox.LogConfig{Dir: dir, FS: fsys, SegmentBytes: 16 << 10})
+			if again, _ := all(log.Box("coins")); len(again) != len(bodies)+1 {
+				t.Fatalf("%s at %d, the start after: %q, before %q", name, at, again, bodies)
+			}
+			log.Close()
+		}
+	}
+}
+
+// A disk fails at any one operation of a busy minute, in one of four ways. Whatever was accepted has reached the hub or is
+// there after a restart, under its id.
+func TestFailureAtEveryOperation(t *testing.T) {
+	step := 1
+	if testing.Short() {
+		step = 9
+	}
+	faults := map[string]disktest.Fault{
+		"EIO":    {Err: syscall.EIO},
+		"ENOSPC": {Err: syscall.ENOSPC},
+		"torn":   {Err: syscall.EIO, Keep: 100},
+		"half":   {Err: syscall.ENOSPC, Keep: 1000},
+	}
+	for name, fault := range faults {
+		for at := 1; ; at += step {
+			over := false
+			synctest.Test(t, func(t *testing.T) { over = failAt(t, name, fault, at) })
+			if over || t.Failed() {
+				break
+			}
+		}
+	}
+}
+
+func failAt(t *testing.T, name string, fault disktest.Fault, at int) (over bool) {
+	d := newDevice(t, outbox.LogConfig{SegmentBytes: 16 << 10, MaxBytes: 24 << 10})
+	times := 1 + at%3 // in a row
+	d.fs.Set(func(f *disktest.FS) {
+		f.Fault = func(op disktest.Op) disktest.Fault {
+			if op.N >= at && op.N < at+times && op.Kind != "open" && op.Kind != "read" && op.Kind != "names" {
+				return fault
+			}
+			return disktest.Fault{}
+		}
+	})
+	l := newLedger()
+	sent := map[string]string{}
+	boxes := []outbox.Box{d.box("coins"), d.box("door")}
+	for n := range 60 {
+		l.put(boxes[n%2], fmt.Sprint(n)+strings.Repeat("x", 300), withState(fmt.Sprint(n)))
+		if n%3 == 2 {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if n%4 == 3 {
+			if r, ok := boxes[n%2].Next(); ok {
+				sent[string(r.Body)] = r.ID
+				boxes[n%2].Acked(r.ID)
+			}
+		}
+	}
+	time.Sleep(2 * time.Minute) // the disk is tried again
+	over = d.fs.Ops() < at
+	if s := d.log.Status(); s.Err != nil {
+		t.Errorf("%s at %d: the disk works again, and the log says %v", name, at, s.Err)
+	}
+	if accepted, refused := l.count(); accepted != 60 || refused != 0 {
+		t.Errorf("%s at %d: %d accepted, %d refused", name, at, accepted, refused)
+	}
+	d.fs.Set(func(f *disktest.FS) { f.Fault = nil })
+	d.powerCut(uint64(at))
+	left := map[string]string{}
+	for _, c := range []string{"coins", "door"} {
+		_, records := all(d.box(c))
+		maps.Copy(left, byBody(records))
+	}
+	dropped := d.box("coins").Stats().Dropped[outbox.DroppedFull] + d.box("door").Stats().Dropped[outbox.DroppedFull]
+	if fault.Err != syscall.ENOSPC {
+		dropped = 0
+	}
+	if missing := l.missing(sent, left); uint64(len(missing)) > dropped {
+		t.Errorf("%s at %d: accepted and lost: %.12q; dropped %v %v", name, at, missing, d.box("coins").Stats().Dropped, d.box("door").Stats().Dropped)
+	}
+	for i, c := range []string{"coins", "door"} {
+		if s, want := string(d.box(c).State()), fmt.Sprint(58+i); s != want {
+			t.Errorf("%s at %d: the state of %s is %q, want %s", name, at, c, s, want)
+		}
+	}
+	d.log.Close()
+	return over
+}
+
+// TestR28_DiskFull: no room before the start, no room while messages come, a read-only remount, no inodes.
+func TestR28_DiskFull(t *testing.T) {
+	room := func(f *disktest.FS) { f.Capacity, f.ReadOnly, f.MaxFiles, f.Fault = 0, false, 0, nil }
+	for name, trouble := range map[string]func(*disktest.FS){
+		"full":      func(f *disktest.FS) { f.Capacity = 1 },
+		"read-only": func(f *disktest.FS) { f.ReadOnly = true },
+		"no inodes": func(f *disktest.FS) { f.MaxFiles = 0; f.Fault = disktest.OfKind("create", "", syscall.ENOSPC) },
+		"no folder": func(f *disktest.FS) { f.Fault = disktest.OfKind("mkdir", "", syscall.EACCES) },
+	} {
+		t.Run(name+" before the start", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDevice(t, outbox.LogConfig{})
+				d.fs.Set(trouble)
+				b, l := d.box("coins"), newLedger()
+				for n := range 3 {
+					l.put(b, fmt.Sprint(n), withState(fmt.Sprint(n)))
+				}
+				time.Sleep(time.Minute)
+				if n, _ := l.count(); n != 0 {
+					t.Fatalf("%d accepted on a disk that takes nothing", n)
+				}
+				if s := d.log.Status(); s.Err == nil || b.Stats().Held != 3 {
+					t.Errorf("the status says %v, %d are held", s.Err, b.Stats().Held)
+				}
+				r, ok := b.Next()
+				if !ok || string(r.Body) != "0" {
+					t.Fatalf("next is %q: what the disk does not take goes to the hub all the same", r.Body)
+				}
+				b.Acked(r.ID)
+				if n, _ := l.count(); n != 1 {
+					t.Errorf("%d accepted after the hub had one", n)
+				}
+				d.fs.Set(room)
+				time.Sleep(time.Minute)
+				if n, _ := l.count(); n != 3 || d.log.Status().Err != nil || b.Stats().Held != 0 {
+					t.Errorf("%d accepted, %v, %d held after there was room", n, d.log.Status().Err, b.Stats().Held)
+				}
+				d.powerCut(1)
+				d.expect(d.box("coins"), "1", "2")
+				if s := string(d.box("coins").State()); s != "2" {
+					t.Errorf("state %q", s)
+				}
+				d.log.Close()
+			})
+		})
+	}
+	t.Run("full while messages come", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDevice(t, outbox.LogConfig{SegmentBytes: 16 << 10, MaxBytes: 1 << 20})
+			d.fs.Set(func(f *disktest.FS) { f.Capacity = 5 * 16 << 10 })
+			b, l := d.box("coins"), newLedger()
+			const n = 400
+			for i := range n {
+				l.put(b, fmt.Sprint(i)+strings.Repeat("x", 500))
+				time.Sleep(5 * time.Millisecond)
+			}
+			time.Sleep(time.Minute)
+			if accepted, refused := l.count(); accepted != n || refused != 0 {
+				t.Errorf("%d accepted, %d refused of %d", accepted, refused, n)
+			}
+			if s := d.log.Status(); s.Err != nil || !errors.Is(s.Full, syscall.ENOSPC) || s.DiskBytes > 5*16<<10 {
+				t.Errorf("%+v; want a log that works within the room it has, and says so", s)
+			}
+			st := b.Stats()
+			if st.Queued < 50 || uint64(st.Queued)+st.Dropped[outbox.DroppedFull] != n {
+				t.Errorf("%d queued, %v dropped", st.Queued, st.Dropped)
+			}
+			d.restart()
+			bodies, _ := all(d.box("coins"))
+			if after := d.box("coins").Stats(); len(bodies) != st.Queued || after.Dropped[outbox.DroppedFull] != st.Dropped[outbox.DroppedFull] {
+				t.Errorf("%d after a restart, %v; before %d, %v", len(bodies), after.Dropped, st.Queued, st.Dropped)
+			}
+			if !strings.HasPrefix(bodies[len(bodies)-1], fmt.Sprint(n-1)) {
+				t.Errorf("the newest is %.8q", bodies[len(bodies)-1])
+			}
+			d.log.Close()
+		})
+	})
+	t.Run("little free", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDevice(t, outbox.LogConfig{SegmentBytes: 16 << 10, MaxBytes: 1 << 20, MinFree: 100 << 10})
+			d.fs.Set(func(f *disktest.FS) { f.Capacity = 200 << 10 })
+			b := d.box("coins")
+			for range 400 {
+				d.put(b, strings.Repeat("x", 500))
+			}
+			if n, _ := d.fs.Free(dir); n < 100<<10 {
+				t.Errorf("%d bytes are left free, 100 KiB were asked for", n)
+			}
+			if s := d.log.Status(); s.Full == nil || s.Err != nil {
+				t.Errorf("%+v", s)
+			}
+			d.log.Close()
+		})
+	})
+}
+
+// TestR15_WeekOffline: a device is offline for seven days and hands over a million messages; the outbox holds what it may,
+// its counters are exact, and it is emptied in order.
+func TestR15_WeekOffline(t *testing.T) {
+	messages := 1_000_000
+	if testing.Short() {
+		messages = 20_000
+	}
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 4 << 20
+		d := newDevice(t, outbox.LogConfig{SegmentBytes: 256 << 10, MaxBytes: limit, MaxAge: 30 * 24 * time.Hour})
+		b, door := d.box("coins"), d.box("door")
+		d.put(door, "the quiet one")
+		pause := 7 * 24 * time.Hour / time.Duration(messages/1000)
+		accepted := 0
+		var mu sync.Mutex
+		for n := range messages {
+			r := outbox.Record{Body: fmt.Appendf(nil, `{"n":%d,"pad":"0123456789012345678901234567890123456789"}`, n)}
+			b.Put(r, func(_ string, err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					accepted++
+				}
+			})
+			if n%1000 == 999 {
+				time.Sleep(pause)
+			}
+		}
+		time.Sleep(time.Minute)
+		st := b.Stats()
+		if accepted != messages || st.Accepted != uint64(messages) || uint64(st.Queued)+st.Dropped[outbox.DroppedFull] != uint64(messages) {
+			t.Errorf("%d accepted, %+v", accepted, st)
+		}
+		if s := d.log.Status(); s.DiskBytes > limit*10/6+3*256<<10 || s.Bytes > limit || s.Bytes < limit/2 {
+			t.Errorf("%d bytes on disk, %d of messages, the bound is %d", s.DiskBytes, s.Bytes, limit)
+		}
+		d.restart()
+		b = d.box("coins")
+		want := messages - st.Queued
+		for drained := range st.Queued {
+			r, ok := b.Next()
+			if !ok {
+				t.Fatalf("nothing more after %d of %d", drained, st.Queued)
+			}
+			n := -1
+			if fmt.Sscanf(string(r.Body), `{"n":%d`, &n); n != want {
+				t.Fatalf("message %d after %d", n, want-1)
+			}
+			want++
+			b.Acked(r.ID)
+		}
+		time.Sleep(time.Minute)
+		d.put(b, "one more")
+		if s := d.log.Status(); s.DiskBytes > 5*256<<10 {
+			t.Errorf("%d bytes on disk for an empty outbox", s.DiskBytes)
+		}
+		d.restart()
+		d.expect(d.box("coins"), "one more")
+		d.expect(d.box("door"), "the quiet one") // it had its share all the time
+		d.log.Close()
+	})
+}
+
+// TestR16_Burst: thousands of messages at once, from some components, are all taken.
+func TestR16_Burst(t *testing.T) {
+	for _, p := range []outbox.Profile{outbox.Durable, outbox.SDCard} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDevice(t, outbox.LogConfig{Profile: p, SegmentBytes: 512 << 10})
+			l := newLedger()
+			for n := range 5000 {
+				l.put(d.box(fmt.Sprint("c", n%4)), fmt.Sprint(n)+strings.Repeat("x", 250))
+			}
+			time.Sleep(time.Minute)
+			if accepted, refused := l.count(); accepted != 5000 || refused != 0 {
+				t.Errorf("%s: %d accepted, %d refused of 5000", p, accepted, refused)
+			}
+			d.restart()
+			for c := range 4 {
+				bodies, _ := all(d.box(fmt.Sprint("c", c)))
+				last := -1
+				for _, body := range bodies {
+					n := -1
+					if fmt.Sscanf(body, "%dx", &n); n <= last {
+						t.Fatalf("%s: %d after %d", p, n, last)
+					}
+					last = n
+				}
+				if len(bodies) != 1250 {
+					t.Errorf("%s: %d of 1250", p, len(bodies))
+				}
+			}
+			d.log.Close()
+		})
+	}
+}
+
+// A component with a backlog, and one that hands over and is rid of messages all the time: the busy one's messages do not
+// fill the disk because of the quiet one's, and nobody loses any.
+func TestSegmentsAreUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t, outbox.LogConfig{SegmentBytes: 16 << 10, MaxBytes: 64 << 10})
+		busy, quiet := d.box("busy"), d.box("quiet")
+		l := newLedger()
+		for n := range 3000 {
+			d.put(busy, strings.Repeat("x", 500))
+			r, _ := busy.Next()
+			busy.Acked(r.ID)
+			if n%30 == 0 {
+				l.put(quiet, fmt.Sprint(n))
+			}
+		}
+		time.Sleep(time.Second)
+		s := d.log.Status()
+		if s.DiskBytes > 64<<10*10/6+2*16<<10 {
+			t.Errorf("%d bytes on disk", s.DiskBytes)
+		}
+		if s.Written > 3000*600*3/2 {
+			t.Errorf("%d bytes written for 3000 messages of 500", s.Written)
+		}
+		d.powerCut(3)
+		_, records := all(d.box("quiet"))
+		if missing := l.missing(byBody(records)); len(missing) > 0 || len(records) != 100 {
+			t.Errorf("%d of 100 are there, %q are missing", len(records), missing)
+		}
+		if st := d.box("quiet").Stats(); st.Accepted != 100 || len(st.Dropped) != 0 {
+			t.Errorf("%+v", st)
+		}
+		if n := d.log.Status().Damaged; n != 0 {
+			t.Errorf("%d damaged places", n)
+		}
+		d.log.Close()
+	})
+}
+
+// A time to live goes on while the device is off, once the clock is known to be right.
+func TestAges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t, outbox.LogConfig{})
+		b := d.box("coins")
+		d.log.Confirm(time.Now())
+		time.Sleep(time.Hour)
+		hours := func(n int) func(*outbox.Record) {
+			return func(r *outbox.Record) { r.TTL = time.Duration(n) * time.Hour }
+		}
+		d.put(b, "for two hours", hours(2))
+		d.put(b, "for a day", hours(24))
+		d.put(b, "for ever")
+		time.Sleep(time.Hour)
+		off := func(span time.Duration) {
+			if err := d.log.Close(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(span)
+			d.start()
+			b = d.box("coins")
+		}
+		off(5 * time.Hour)
+		if n := b.Stats().Queued; n != 3 {
+			t.Errorf("%d queued before the clock is known to be right, want all 3", n)
+		}
+		d.log.Confirm(time.Now())
+		if st := b.Stats(); st.Queued != 2 || st.Dropped[outbox.DroppedExpired] != 1 {
+			t.Errorf("%+v once it is, want one expired", st)
+		}
+		time.Sleep(10 * time.Hour) // 16 of the 24 are over
+		off(0)                     // the clock is not known: it counts from what was saved
+		time.Sleep(17 * time.Hour)
+		d.log.Confirm(time.Now())
+		d.expect(b, "for ever")
+		d.log.Confirm(time.Now().Add(-time.Hour)) // a step back makes nothing younger or older
+		if st := b.Stats(); st.InFlight != 1 {
+			t.Errorf("%+v", st)
+		}
+		d.log.Close()
+	})
+}
+
+// What is set aside is still shown after a restart, and the newest are kept.
+func TestSetAsideIsKept(t *testing.T) {
+	for _, p := range []outbox.Profile{outbox.Durable, outbox.SDCard} {
+		d := newDevice(t, outbox.LogConfig{Profile: p})
+		b := d.box("coins")
+		var ids []string
+		for n := range outbox.MaxAside + 2 {
+			ids = append(ids, d.put(b, fmt.Sprint(n)))
+			for range 5 {
+				b.Next()
+				b.Returned()
+			}
+		}
+		check := func(when string) {
+			t.Helper()
+			st := d.box("coins").Stats()
+			if len(st.Aside) != outbox.MaxAside || st.Queued != 0 || st.Dropped[outbox.SetAside] != outbox.MaxAside+2 {
+				t.Fatalf("%s %s: %+v", p, when, st)
+			}
+			for i, a := range st.Aside {
+				if a.ID != ids[i+2] || a.Bytes == 0 || a.At.IsZero() {
+					t.Errorf("%s %s: %+v is shown, want %s", p, when, a, ids[i+2])
+				}
+			}
+		}
+		check("at once")
+		d.restart()
+		check("after a restart")
+		d.restart()
+		check("after two")
+	}
+}
+
+// Messages of a component that nobody opens are kept, named, and there when it comes back.
+func TestComponentThatIsGone(t *testing.T) {
+	d := newDevice(t, outbox.LogConfig{})
+	d.put(d.box("door"), "open", withState("o"))
+	d.put(d.box("coins"), "1")
+	d.restart()
+	d.box("coins")
+	if left := d.log.Status().Left; len(left) != 1 || left["door"] != 1 {
+		t.Errorf("left %v, want one message of door", left)
+	}
+	d.restart()
+	b := d.box("door")
+	if len(d.log.Status().Left) != 1 || string(b.State()) != "o" {
+		t.Errorf("left %v, state %q", d.log.Status().Left, b.State())
+	}
+	d.expect(b, "open")
+}
+
+// After a kill -9 only what the last moment's acknowledgements were for is sent again.
+func TestNoReplayAfterAKill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t, outbox.LogConfig{})
+		b := d.box("coins")
+		for n := range 200 {
+			d.put(b, fmt.Sprint(n))
+		}
+		for range 150 {
+			r, _ := b.Next()
+			b.Acked(r.ID)
+		}
+		time.Sleep(time.Second)
+		d.cfg.FS = d.fs.Clone() // what the kernel has: a kill loses nothing of it
+		d.log.Close()
+		log := outbox.OpenLog(d.cfg)
+		bodies, _ := all(log.Box("coins"))
+		if len(bodies) != 50 || bodies[0] != "150" {
+			t.Errorf("%d are sent again, from %.5q", len(bodies), bodies)
+		}
+		log.Close()
+	})
+}
+
+// FuzzOpen opens a log whose segment is whatever a disk may hold. It starts, works, and starts again.
+func FuzzOpen(f *testing.F) {
+	fsys := &disktest.FS{}
+	log := outbox.OpenLog(outbox.LogConfig{Dir: dir, FS: fsys, SegmentBytes: 16 << 10})
+	log.Box("coins").Append(outbox.Record{Body: []byte("{}"), State: []byte("1"), Properties: map[string]string{"a": "b"}})
+	log.Box("door").Append(outbox.Record{Body: []byte("{}"), High: true, TTL: time.Hour})
+	r, _ := log.Box("coins").Next()
+	log.Box("coins").Acked(r.ID)
+	log.Close()
+	segment := dir + "/0000000000000001.log"
+	fsys.Edit(segment, func(b []byte) []byte { f.Add(b[:1024]); return b })
+	f.Add([]byte{})
+	f.Add([]byte{0xB7, 1, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		fsys := fsys.Clone()
+		fsys.Edit(segment, func([]byte) []byte { return text })
+		cfg := outbox.LogConfig{Dir: dir, FS: fsys, SegmentBytes: 16 << 10}
+		for start := range 2 {
+			log := outbox.OpenLog(cfg)
+			b := log.Box("coins")
+			if _, err := b.Append(outbox.Record{Body: []byte("new")}); err != nil {
+				t.Fatalf("start %d: %v", start, err)
+			}
+			found := 0
+			for {
+				r, ok := b.Next()
+				if !ok {
+					break
+				}
+				if string(r.Body) == "new" {
+					found++
+				}
+			}
+			if found < start+1 {
+				t.Fatalf("start %d: %d new messages are there", start, found)
+			}
+			if err := log.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
