@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -65,5 +66,27 @@ func TestDamagedAuthorityIsAnError(t *testing.T) {
 	}
 	if _, err := openAuthority(dir); err == nil {
 		t.Error("a damaged key goes unnoticed")
+	}
+}
+
+// The file of device authorities is read at the start, and a wrong one is said then.
+func TestDeviceAuthorities(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := makeAuthority(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, file, says string
+		pool             bool
+	}{
+		{"none", "", "", false},
+		{"a certificate", filepath.Join(dir, caFile), "", true},
+		{"a key", filepath.Join(dir, caKeyFile), "not its key", false},
+		{"no file", filepath.Join(dir, "nowhere"), "device authorities", false},
+	} {
+		pool, err := readAuthorities(c.file)
+		if (pool != nil) != c.pool || (err != nil) != (c.says != "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, %v; want %q", c.name, pool != nil, err, c.says)
+		}
 	}
 }

@@ -42,6 +42,7 @@ type Config struct {
 	ModuleLimit int    // module identities per device; 0 means 20
 	Storage     string // connection string of the account that devices upload files to; "" means that they can't
 	Container   string // of it
+	DeviceCA    string // PEM file of the authorities that devices' certificates may be of; "" means none
 
 	StateFile   string        // keeps what the hub knows from run to run; "" keeps it in memory alone
 	FaultSeed   uint64        // makes faults with a probability repeatable; 0 means 1
@@ -125,7 +126,8 @@ func (s *Simulator) open(ctx context.Context) error {
 		return err
 	}
 	// TLS 1.2 stays: the official Python SDK speaks nothing newer.
-	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	// A client certificate is asked for and judged by the door, as an identity's credential.
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert}
 	if s.mqtt, err = s.listen(ctx, "MQTT", s.conf.MQTTPort, "--mqtt-port", conf); err != nil {
 		return err
 	}

@@ -16,8 +16,12 @@ func (s *Simulator) openHub() error {
 		return err
 	}
 	c := &s.conf
+	authorities, err := readAuthorities(c.DeviceCA)
+	if err != nil {
+		return err
+	}
 	options := hub.Options{
-		HostName: c.HostName, ModuleLimit: c.ModuleLimit, Storage: blobs.Storage{}, Files: files,
+		HostName: c.HostName, ModuleLimit: c.ModuleLimit, DeviceCAs: authorities, Storage: blobs.Storage{}, Files: files,
 		Seed: c.FaultSeed, Tier: c.Tier, Units: c.Units, ClockOffset: c.ClockOffset,
 	}
 	if s.conf.StateFile == "" {

@@ -134,13 +134,18 @@ func kind(who string, id admin.ID) error {
 
 func registryCommands(f *hubFlags, who string) []*cobra.Command {
 	var disabled, enabled bool
+	var made creation
 	var etag, reason, managedBy string
-	create := on(f, "create "+who, "make an identity; the hub makes its keys", 0,
+	create := on(f, "create "+who, "make an identity; the hub makes its keys, unless it proves itself by a certificate", 0,
 		func(ctx context.Context, c *cobra.Command, h *admin.Client, id admin.ID, _ []string) error {
 			if err := kind(who, id); err != nil {
 				return err
 			}
-			answer, err := h.Create(ctx, id, nil)
+			body, err := made.body()
+			if err != nil {
+				return err
+			}
+			answer, err := h.Create(ctx, id, body)
 			return show(c, answer, err)
 		})
 	update := on(f, "update "+who, "change an identity; its keys stay", 0,
@@ -164,7 +169,10 @@ func registryCommands(f *hubFlags, who string) []*cobra.Command {
 			answer, err := update(ctx, h, id, body, etag)
 			return show(c, answer, err)
 		})
+	create.Flags().StringSliceVar(&made.thumbprints, "thumbprint", nil, "SHA-1 or SHA-256 thumbprint of the certificate that it shows; up to two")
+	create.Flags().BoolVar(&made.authority, "x509-ca", false, "it shows a certificate of an authority that the hub knows, with its id as common name")
 	if who == "DEVICE" {
+		create.Flags().BoolVar(&made.edge, "edge", false, "it is an IoT Edge device")
 		update.Flags().BoolVar(&disabled, "disable", false, "refuse the device and its modules from now on")
 		update.Flags().BoolVar(&enabled, "enable", false, "let it connect again")
 		update.Flags().StringVar(&reason, "reason", "", "status reason, at most 128 characters")

@@ -62,6 +62,7 @@ func serveCommand() *cobra.Command {
 	p.IntVar(&f.conf.Units, "units", 1, "units of the tier")
 	p.DurationVar(&f.conf.ClockOffset, "clock-offset", 0, "how far the hub's clock is ahead of yours when it checks tokens; may be negative")
 	p.Uint64Var(&f.conf.FaultSeed, "fault-seed", 1, "makes faults with a probability repeatable")
+	p.StringVar(&f.conf.DeviceCA, "device-ca", "", "PEM file of the authorities whose certificates devices and modules may show")
 	p.BoolVar(&f.conf.NoRig, "no-rig", false, "no fake hardware")
 	p.BoolVar(&f.conf.Still, "still", false, "fake hardware in which nothing happens by itself")
 	p.Uint64Var(&f.conf.RigSeed, "rig-seed", 1, "makes the fake hardware's world repeatable")

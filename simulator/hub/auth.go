@@ -166,10 +166,10 @@ func grant(id ID, expires, now time.Time, scope, policy string, signer keyPrint)
 	g := Grant{
 		ID:      id,
 		Expires: expires,
-		Method:  `{"scope":"` + scope + `","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}`,
+		Method:  authMethod(scope, "sas"),
 	}
 	if policy == "" {
-		g.signer = signer
+		g.proof = proof{kind: authSAS, key: signer}
 	}
 	return g
 }

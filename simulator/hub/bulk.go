@@ -102,7 +102,7 @@ func (h *Hub) BulkRegistry(all []ExportImportDevice) (BulkRegistryOperationResul
 	case len(all) == 0:
 		return BulkRegistryOperationResult{}, argument("no identity is named")
 	case len(all) > maxBulk:
-		return BulkRegistryOperationResult{}, &Error{Code: 413002, Name: "TooManyDevices", Text: "one bulk operation takes at most 100 identities"}
+		return BulkRegistryOperationResult{}, tooManyInBulk()
 	}
 	seen := map[ID]bool{}
 	for _, in := range all {
@@ -279,7 +279,7 @@ func (h *Hub) applyTwin(n *identity, in ExportImportDevice, fresh bool) *Error {
 func (h *Hub) Export(excludeKeys bool) iter.Seq[ExportImportDevice] {
 	return func(yield func(ExportImportDevice) bool) {
 		h.mu.Lock()
-		ids := slices.Sorted(maps.Keys(h.devices))
+		ids := h.deviceIDs()
 		h.unlock()
 		for _, id := range ids {
 			for _, line := range h.exportDevice(id, excludeKeys) {

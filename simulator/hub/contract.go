@@ -69,8 +69,9 @@ type Grant struct {
 	ID      ID
 	Expires time.Time // the hub cuts the connection then; zero means never (X.509)
 	Method  string    // JSON text of iothub-connection-auth-method
+	ModelID string    // the door adds it: the DTMI that the connection announces, for the twin's modelId; "" for none
 
-	signer keyPrint // of the key that signed; zero when a hub policy's key did
+	proof proof
 }
 
 // Error is one of the hub's errors: its number (Microsoft Learn, "Azure IoT Hub error codes"), whose first three digits

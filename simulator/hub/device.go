@@ -21,6 +21,7 @@ type identity struct {
 	etag       uint64
 	auth       authentication
 	managedBy  string // modules
+	modelID    string // of the last connection
 	twin       twin
 	applied    []applied // configurations that hold; the slice is not changed once it is made
 	mail       mailbox[C2D]

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	crand "crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"math/rand/v2"
@@ -25,6 +26,10 @@ type Options struct {
 	ModuleLimit int      // module identities per device; 0 means 20
 	Policies    []Policy // shared access policies; nil means the five that every hub starts with, with fresh keys
 
+	// DeviceCAs are the authorities whose certificates devices and modules may show that prove themselves by one
+	// (authentication type certificateAuthority). An authority may be one in the middle of a chain.
+	DeviceCAs *x509.CertPool
+
 	TimeToLive    time.Duration // of cloud-to-device messages that don't say, 1 min to 2 days; 0 means 1 h
 	MaxDeliveries int           // how often a cloud-to-device message may be abandoned, 1 to 100; 0 means 10
 	Files         Files         // for uploads by devices; nil means that there is none
@@ -44,6 +49,7 @@ type Hub struct {
 	host        string
 	moduleLimit int
 	policies    []Policy
+	deviceCAs   *x509.CertPool
 	ttl         time.Duration
 	deliveries  int
 	storage     Storage
@@ -62,11 +68,12 @@ type Hub struct {
 	mu       sync.Mutex
 	later    []func() // what to do after unlocking
 	devices  map[string]*device
-	modules  int    // in all devices
-	etags    uint64 // last identity etag given
-	made     uint64 // last generation id given
-	rids     uint64 // last method request id given
-	sequence uint64 // last sequence number given to a message
+	order    idOrder // of their ids
+	modules  int     // in all devices
+	etags    uint64  // last identity etag given
+	made     uint64  // last generation id given
+	rids     uint64  // last method request id given
+	sequence uint64  // last sequence number given to a message
 	faults   []*faultRule
 	faultIDs uint64         // last number given to a fault rule
 	attempts map[string]int // at what this hub does not have
@@ -126,6 +133,7 @@ func New(o Options) *Hub {
 		dice:        rand.New(rand.NewPCG(cmp.Or(o.Seed, 1), 0)),
 		moduleLimit: o.ModuleLimit,
 		policies:    slices.Clone(o.Policies),
+		deviceCAs:   o.DeviceCAs,
 		ttl:         min(max(o.TimeToLive, minTTL), maxTTL),
 		deliveries:  min(max(o.MaxDeliveries, 1), 100),
 		storage:     o.Storage,

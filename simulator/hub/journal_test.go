@@ -206,6 +206,8 @@ func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 	volatile := map[string]string{
 		"host":              "an option",
 		"moduleLimit":       "an option",
+		"deviceCAs":         "an option",
+		"order":             "made of the devices",
 		"ttl":               "an option",
 		"files":             "an option",
 		"deliveries":        "an option",

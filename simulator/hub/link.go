@@ -2,6 +2,7 @@ package hub
 
 import (
 	"encoding/json"
+	"maps"
 	"time"
 )
 
@@ -17,7 +18,7 @@ type Link struct {
 	id     ID
 	n      *identity
 	peer   Peer
-	signer keyPrint
+	proof  proof
 	expiry *time.Timer // nil: never
 
 	wants  [2]bool
@@ -45,6 +46,10 @@ func (h *Hub) Attach(g Grant, p Peer) (*Link, error) {
 	l := &Link{hub: h, id: g.ID, n: n, peer: p, calls: map[string]*call{}}
 	l.renew(g)
 	n.link, n.linkTime, n.activity = l, now, now
+	if n.modelID != g.ModelID {
+		n.modelID = g.ModelID
+		h.changedIdentity(g.ID)
+	}
 	e := Event{Kind: "connected", DeviceID: g.ID.Device, ModuleID: g.ID.Module}
 	if named, ok := p.(interface{ Protocol() string }); ok {
 		e.Detail = named.Protocol()
@@ -71,7 +76,7 @@ func (l *Link) Renew(g Grant) error {
 }
 
 func (l *Link) renew(g Grant) {
-	l.signer, l.expiry = g.signer, nil
+	l.proof, l.expiry = g.proof, nil
 	if g.Expires.IsZero() {
 		return
 	}
@@ -118,6 +123,13 @@ func (l *Link) Telemetry(m Message) error {
 		return err
 	}
 	l.n.activity = time.Now()
+	if l.n.modelID != "" {
+		e.System = maps.Clone(e.System)
+		if e.System == nil {
+			e.System = map[string]string{}
+		}
+		e.System["dt-dataschema"] = l.n.modelID
+	}
 	l.hub.emit(e)
 	l.obey(m.Properties)
 	return nil

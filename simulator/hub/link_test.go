@@ -317,3 +317,37 @@ func TestTelemetry(t *testing.T) {
 		t.Errorf("%d events more", len(events))
 	}
 }
+
+// TestModelID: what a connection announces is on the twin, also after it has ended, and on the connection's telemetry.
+func TestModelID(t *testing.T) {
+	h := newHub(t)
+	id := ID{"pi-01", "a"}
+	events := h.Watch(t.Context())
+	connect := func(model string) *Link {
+		g, err := h.AuthSAS(id, token(t, h, id, time.Hour))
+		must(t)(g, err)
+		g.ModelID = model
+		l, err := h.Attach(g, &peer{})
+		must(t)(l, err)
+		return l
+	}
+	for _, model := range []string{"", "dtmi:com:example;1", "dtmi:com:example;2", ""} {
+		l := connect(model)
+		if err := l.Telemetry(Message{Body: []byte(`1`), System: map[string]string{"message-id": "x"}}); err != nil {
+			t.Fatal(err)
+		}
+		l.Detach()
+		if twin, err := h.Twin(id); err != nil || twin.ModelID != model {
+			t.Errorf("modelId %q, %v; want %q", twin.ModelID, err, model)
+		}
+		for e := range events {
+			if e.Kind != "telemetry" {
+				continue
+			}
+			if e.System["dt-dataschema"] != model || e.System["message-id"] != "x" {
+				t.Errorf("system properties %v, want dt-dataschema %q", e.System, model)
+			}
+			break
+		}
+	}
+}

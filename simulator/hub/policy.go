@@ -73,17 +73,17 @@ func (h *Hub) AuthService(token string, want Permission, path string) error {
 	return err
 }
 
-// AuthModules checks the token of a request about a device's modules: a policy's, as AuthService does, or one that the
-// device has signed with its own key, for it may manage its modules (Azure/iot-identity-service,
+// AuthModules checks the credential of a request about a device's modules: a policy's token, as AuthService does, or the
+// device's own token or certificate, for it may manage its modules (Azure/iot-identity-service,
 // aziot-cloud-client-async, hub/mod.rs). asDevice tells which of the two it was. Whether a device has to be an IoT Edge
 // device for that is written nowhere; here, any may, as Identity Service takes it for granted.
-func (h *Hub) AuthModules(device, token string, want Permission, path string) (asDevice bool, err error) {
-	if s, bad := parseSAS(token); bad != nil || s.policy != "" {
-		return false, h.AuthService(token, want, path)
+func (h *Hub) AuthModules(device string, c Credential, want Permission, path string) (asDevice bool, err error) {
+	if s, bad := parseSAS(c.Token); (bad != nil || s.policy != "") && (c.Token != "" || len(c.Certificates) == 0) {
+		return false, h.AuthService(c.Token, want, path)
 	}
 	h.mu.Lock()
 	defer h.unlock()
-	if _, bad := h.authSAS(ID{Device: device}, token, h.Now()); bad != nil {
+	if _, bad := h.auth(ID{Device: device}, c, h.Now()); bad != nil {
 		return false, h.refuse(ID{Device: device}, unauthorized("%s: %s", path, bad.reason()))
 	}
 	return true, nil

@@ -55,7 +55,7 @@ func (h *Hub) Devices(top int) []Device {
 	}
 	h.mu.Lock()
 	defer h.unlock()
-	ids := slices.Sorted(maps.Keys(h.devices))
+	ids := h.deviceIDs()
 	all := make([]Device, 0, min(top, len(ids)))
 	for _, id := range ids[:min(top, len(ids))] {
 		all = append(all, h.devices[id].show())
@@ -100,6 +100,7 @@ func (h *Hub) putDevice(in Device, ifMatch string, imported bool) (*device, *Err
 		}
 		d = &device{identity: n, modules: map[string]*identity{}}
 		h.devices[id.Device] = d
+		h.order.add(id.Device)
 	case !exists:
 		return nil, deviceNotFound(id)
 	default:
@@ -172,6 +173,7 @@ func (h *Hub) deleteDevice(id string, ifMatch string) *Error {
 	}
 	h.modules -= len(d.modules)
 	delete(h.devices, id)
+	h.order.remove()
 	h.remove(&d.identity)
 	return nil
 }
@@ -205,12 +207,12 @@ func (h *Hub) newIdentity(id ID, now time.Time) identity {
 	return identity{id: id, generation: h.nextGeneration(now), twin: newTwin(now)}
 }
 
-// replace puts new credentials in force. A connection whose key is gone is cut.
+// replace puts new credentials in force. A connection whose key or certificate is gone is cut.
 func (h *Hub) replace(n *identity, auth authentication) {
 	n.auth = auth
 	n.etag = h.nextETag()
-	if l := n.link; l != nil && l.signer != (keyPrint{}) && !auth.holds(l.signer) {
-		h.cut(n, badToken("the key that %s connected with is no longer its key", n.id))
+	if l := n.link; l != nil && !auth.accepts(l.proof) {
+		h.cut(n, badToken("what %s has proved itself with is no longer its credential", n.id))
 	}
 }
 

@@ -1,7 +1,7 @@
 package hub
 
 import (
-	"maps"
+	"encoding/json"
 	"slices"
 	"sort"
 	"strings"
@@ -26,6 +26,8 @@ func (r *row) Member(name string) (any, bool) {
 		return r.n.id.Module, r.n.id.Module != ""
 	case "tags":
 		return r.n.twin.tags, len(r.n.twin.tags) > 0
+	case "x509Thumbprint":
+		return thumbprintObject(r.n.auth), true
 	case "properties":
 		return propertiesObject{r.n.twin.desired, r.n.twin.reported}, true
 	case "status":
@@ -56,6 +58,22 @@ func (r *row) seldom(name string) (any, bool) {
 	}
 	v, ok := tree[name]
 	return v, ok
+}
+
+// thumbprintObject are an identity's thumbprints, which the twin spells in two ways and a query in one.
+type thumbprintObject authentication
+
+func (o thumbprintObject) Member(name string) (any, bool) {
+	of := map[string]*string{"primaryThumbprint": o.thumbprint1, "secondaryThumbprint": o.thumbprint2}[name]
+	if of == nil {
+		return nil, name == "primaryThumbprint" || name == "secondaryThumbprint"
+	}
+	return *of, true
+}
+
+// MarshalJSON is for queries that select all of it.
+func (o thumbprintObject) MarshalJSON() ([]byte, error) {
+	return json.Marshal(TwinThumbprint{o.thumbprint1, o.thumbprint2})
 }
 
 // propertiesObject are a twin's properties, looked into by queries.
@@ -112,9 +130,8 @@ func (o metaObject) MarshalJSON() ([]byte, error) { return encode(o.m.show()), n
 func (h *Hub) rows(modules bool, after ID, each func(*row) bool) {
 	const piece = 128 // devices
 	h.mu.Lock()
-	devices := slices.Collect(maps.Keys(h.devices))
+	devices := h.deviceIDs()
 	h.mu.Unlock()
-	slices.Sort(devices)
 	devices = devices[sort.SearchStrings(devices, after.Device):]
 	if !modules && len(devices) > 0 && devices[0] == after.Device {
 		devices = devices[1:]

@@ -90,6 +90,7 @@ type savedIdentity struct {
 	ETag       uint64    `json:"etag"`
 	Auth       savedAuth `json:"auth"`
 	ManagedBy  string    `json:"managedBy,omitempty"`
+	ModelID    string    `json:"modelId,omitempty"`
 	Twin       savedTwin `json:"twin"`
 
 	Configurations []savedApplied `json:"configurations,omitempty"`
@@ -163,6 +164,7 @@ var deviceKind = kind{
 		if err != nil {
 			return err
 		}
+		h.order.add(key)
 		h.devices[key] = &device{
 			identity:     n,
 			place:        place{s.Edge, s.Scope, s.Parents},
@@ -225,6 +227,7 @@ func (n *identity) save() savedIdentity {
 		ETag:       n.etag,
 		Auth:       savedAuth{n.auth.kind, n.auth.primary, n.auth.secondary, n.auth.thumbprint1, n.auth.thumbprint2},
 		ManagedBy:  n.managedBy,
+		ModelID:    n.modelID,
 
 		Configurations: saveApplied(n.applied),
 
@@ -261,6 +264,7 @@ func (s *savedIdentity) load(id ID) (identity, error) {
 		auth:       authentication{s.Auth.Kind, s.Auth.Primary, s.Auth.Secondary, s.Auth.Thumbprint1, s.Auth.Thumbprint2},
 		managedBy:  s.ManagedBy,
 		applied:    loadApplied(s.Configurations),
+		modelID:    s.ModelID,
 		linkTime:   loadedTime(s.LinkTime),
 		activity:   loadedTime(s.Activity),
 		twin:       twin{writes: s.Twin.Writes, tags: s.Twin.Tags, desired: desired, reported: reported},

@@ -66,7 +66,7 @@ type Twin struct {
 	LastActivityTime          string         `json:"lastActivityTime"`
 	CloudToDeviceMessageCount int            `json:"cloudToDeviceMessageCount"`
 	AuthenticationType        string         `json:"authenticationType"`
-	X509Thumbprint            X509Thumbprint `json:"x509Thumbprint"`
+	X509Thumbprint            TwinThumbprint `json:"x509Thumbprint"`
 	ModelID                   string         `json:"modelId"`
 	Version                   int64          `json:"version"`
 	Tags                      map[string]any `json:"tags,omitempty"`
@@ -82,6 +82,19 @@ type Twin struct {
 type Properties struct {
 	Desired  map[string]any `json:"desired"`
 	Reported map[string]any `json:"reported"`
+}
+
+// TwinThumbprint holds an identity's thumbprints as its twin has them: named in upper case, unless there are none.
+// Measured: github.com/mwalser/terraform-provider-iothub, CONCEPT.md, appendix D; without one,
+// Azure/azure-iot-cli-extension, recorded twins.
+type TwinThumbprint X509Thumbprint
+
+// MarshalJSON implements json.Marshaler.
+func (t TwinThumbprint) MarshalJSON() ([]byte, error) {
+	if t.PrimaryThumbprint == nil && t.SecondaryThumbprint == nil {
+		return json.Marshal(X509Thumbprint(t))
+	}
+	return json.Marshal(struct{ PrimaryThumbprint, SecondaryThumbprint *string }(t))
 }
 
 // Twin answers the twin of a device or a module.
@@ -110,7 +123,8 @@ func showTwin(n *identity, d *device) Twin {
 		ConnectionState:    n.connectionState(),
 		LastActivityTime:   twinTime(n.activity),
 		AuthenticationType: n.auth.kind,
-		X509Thumbprint:     n.auth.show().X509Thumbprint,
+		X509Thumbprint:     TwinThumbprint{n.auth.thumbprint1, n.auth.thumbprint2},
+		ModelID:            n.modelID,
 		Version:            n.twin.version(),
 		Tags:               n.twin.tags,
 		Properties:         Properties{Desired: n.twin.desired.show(), Reported: n.twin.reported.show()},

@@ -3,6 +3,7 @@ package hub
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"reflect"
 	"strconv"
 	"strings"
@@ -20,31 +21,54 @@ func parse(t *testing.T, text string) map[string]any {
 	return tree
 }
 
+// twinVectors are what both sides of the wire are tested with.
+type twinVectors struct {
+	Merge []struct {
+		Name                 string
+		Before, Patch, After json.RawMessage
+	}
+	Refused []struct {
+		Name  string
+		Value json.RawMessage
+		Code  int
+	}
+}
+
+func readTwinVectors(t *testing.T) (v twinVectors) {
+	t.Helper()
+	text, err := os.ReadFile("../conformance/twin.json")
+	if err == nil {
+		err = json.Unmarshal(text, &v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 func TestMerge(t *testing.T) {
-	for _, c := range []struct{ name, old, patch, want string }{
-		{"add", `{}`, `{"a":1}`, `{"a":1}`},
-		{"keep", `{"a":1}`, `{"b":2}`, `{"a":1,"b":2}`},
-		{"nothing", `{"a":1}`, `{}`, `{"a":1}`},
-		{"remove", `{"a":1,"b":2}`, `{"a":null}`, `{"b":2}`},
-		{"remove what is not there", `{"b":2}`, `{"a":null}`, `{"b":2}`},
-		{"remove the last leaf", `{"a":{"b":1}}`, `{"a":{"b":null}}`, `{"a":{}}`},
-		{"siblings stay", `{"a":{"b":1,"c":2}}`, `{"a":{"b":null}}`, `{"a":{"c":2}}`},
-		{"an empty object stays", `{}`, `{"a":{}}`, `{"a":{}}`},
-		{"object over value", `{"a":1}`, `{"a":{"b":1}}`, `{"a":{"b":1}}`},
-		{"value over object", `{"a":{"b":1}}`, `{"a":1}`, `{"a":1}`},
-		{"nulls in a new object", `{}`, `{"a":{"b":null,"c":1}}`, `{"a":{"c":1}}`},
-		{"arrays are replaced whole", `{"a":[1,2,3]}`, `{"a":[4]}`, `{"a":[4]}`},
-		{"numbers keep their spelling", `{}`, `{"a":1.0,"b":1,"c":1e2}`, `{"a":1.0,"b":1,"c":1e2}`},
-		{"keys differ in case", `{"a":1}`, `{"A":2}`, `{"A":2,"a":1}`},
-		{"text stays as it is", `{}`, `{"a":"<&>\u2028"}`, `{"a":"<&>\u2028"}`},
-	} {
-		old := parse(t, c.old)
-		if got := string(encode(merge(old, parse(t, c.patch)))); got != c.want {
-			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+	for _, v := range readTwinVectors(t).Merge {
+		old, want := parse(t, string(v.Before)), string(encode(parse(t, string(v.After))))
+		if got := string(encode(merge(old, parse(t, string(v.Patch))))); got != want {
+			t.Errorf("%s: %s, want %s", v.Name, got, want)
 		}
-		if got := string(encode(old)); got != c.old {
-			t.Errorf("%s: has changed the tree it was given to %s", c.name, got)
+		if got, want := string(encode(old)), string(encode(parse(t, string(v.Before)))); got != want {
+			t.Errorf("%s: has changed the tree it was given to %s", v.Name, got)
 		}
+	}
+	if got := string(encode(merge(map[string]any{}, parse(t, "{\"a\":\"<&>\u2028\"}")))); got != `{"a":"<&>\u2028"}` {
+		t.Errorf("text does not stay as it is: %s", got)
+	}
+}
+
+func TestRefusedVectors(t *testing.T) {
+	for _, v := range readTwinVectors(t).Refused {
+		h := newHub(t)
+		id := ID{"pi-01", "a"}
+		l, _ := attach(t, h, id, time.Hour)
+		wantError(t, v.Name+", reported", onlyError(l.Report(v.Value, 0)), v.Code)
+		wantError(t, v.Name+", desired", onlyError(h.PatchTwin(id, fmt.Appendf(nil, `{"properties":{"desired":%s}}`, v.Value), "")), v.Code)
+		wantError(t, v.Name+", tags", onlyError(h.ReplaceTwin(id, fmt.Appendf(nil, `{"tags":%s}`, v.Value), "")), v.Code)
 	}
 }
 

@@ -20,6 +20,8 @@ type certificates struct {
 	caPEM  []byte
 	pool   *x509.CertPool
 	server tls.Certificate
+	ca     *x509.Certificate
+	caKey  *ecdsa.PrivateKey
 }
 
 // A bubble's clock begins with 2000-01-01.
@@ -61,10 +63,40 @@ func makeCertificates() (*certificates, error) {
 	c := &certificates{
 		caPEM:  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),
 		pool:   x509.NewCertPool(),
+		ca:     ca,
+		caKey:  caKey,
 		server: tls.Certificate{Certificate: [][]byte{der, caDER}, PrivateKey: key},
 	}
 	if !c.pool.AppendCertsFromPEM(c.caPEM) {
 		return nil, fmt.Errorf("hubtest: the CA's own PEM can't be read back")
 	}
 	return c, nil
+}
+
+// Certificate issues a certificate of hubtest's own CA with a common name, for a client to show. A new hub takes it for an
+// identity of that name, "device" or "device/module", whose authentication is certificateAuthority, and by its
+// thumbprint for one that is selfSigned.
+func (h *Hub) Certificate(commonName string) tls.Certificate {
+	h.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		h.t.Fatalf("hubtest: make the key of %s: %v", commonName, err)
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		h.t.Fatalf("hubtest: make a serial number: %v", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: commonName}, NotBefore: notBefore, NotAfter: notAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, h.certs.ca, key.Public(), h.certs.caKey)
+	if err != nil {
+		h.t.Fatalf("hubtest: make the certificate of %s: %v", commonName, err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		h.t.Fatalf("hubtest: read the certificate of %s: %v", commonName, err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }

@@ -48,7 +48,8 @@ type Hub struct {
 	cut  context.CancelFunc
 }
 
-// New returns a hub that ends with t. Options may be left out; the host name is always the one that Host answers.
+// New returns a hub that ends with t. Options may be left out; the host name is always the one that Host answers, and
+// without device authorities hubtest's own CA is one, for Certificate.
 func New(t testing.TB, options ...hub.Options) *Hub {
 	t.Helper()
 	certs, err := theCertificates()
@@ -60,6 +61,9 @@ func New(t testing.TB, options ...hub.Options) *Hub {
 		o = options[0]
 	}
 	o.HostName = host
+	if o.DeviceCAs == nil {
+		o.DeviceCAs = certs.pool
+	}
 	if o.Storage == nil {
 		o.Storage = blobs.Storage{}
 	}
@@ -182,7 +186,7 @@ func (h *Hub) Listen() string {
 }
 
 func (h *Hub) serverTLS() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{h.certs.server}, MinVersion: tls.VersionTLS12}
+	return &tls.Config{Certificates: []tls.Certificate{h.certs.server}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert}
 }
 
 // serve hands a connection to the door, unless the hub is down.

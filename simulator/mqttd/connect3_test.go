@@ -78,6 +78,13 @@ func TestUserNamesOfRealClients(t *testing.T) {
 			"api-version=2020-09-30",
 		} {
 			connect(t, h, c, hello{clean: true, user: c.host + "/pi-01/" + tail}, 0)
+			want := ""
+			if strings.Contains(tail, "model-id") {
+				want = "dtmi:com:example;x"
+			}
+			if twin, err := h.Twin(c.id()); err != nil || twin.ModelID != want {
+				t.Errorf("%s: modelId %q, %v; want %q", tail, twin.ModelID, err, want)
+			}
 		}
 	})
 }

@@ -3,6 +3,7 @@ package mqttd
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"github.com/twinbay/twinbay/simulator/hub"
@@ -13,6 +14,7 @@ type login struct {
 	host       string
 	id         hub.ID
 	apiVersion string
+	modelID    string // the DTMI that an IoT Plug and Play device announces
 }
 
 // parseLogin reads the user name {host}/{device}[/{module}]/?api-version=…; the ? may be missing. Ids stand there as
@@ -42,8 +44,14 @@ func parseLogin(clientID, user string) (login, error) {
 func (l *login) query(text string) error {
 	for pair := range strings.SplitSeq(text, "&") {
 		key, value, _ := strings.Cut(pair, "=")
-		if key == "api-version" && l.apiVersion == "" {
+		switch {
+		case key == "api-version" && l.apiVersion == "":
 			l.apiVersion = value
+		case key == "model-id" && l.modelID == "":
+			l.modelID = value // as Node sends it: not escaped
+			if plain, err := url.PathUnescape(value); err == nil {
+				l.modelID = plain
+			}
 		}
 	}
 	if l.apiVersion == "" {

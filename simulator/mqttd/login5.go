@@ -1,7 +1,10 @@
 package mqttd
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"math"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -53,9 +56,7 @@ func readLogin5(p *packets.Connect, sni string) (login5, *outcome) {
 		return l, &outcome{code: reasonProtocol, reason: "Receive Maximum is 0"}
 	case l.method == "":
 		return l, badRequest("`Authentication Method` property is missing")
-	case l.method == authX509:
-		return l, &outcome{reasonNotAuthorized, statusNotAuthorized, "the client has shown no certificate that the hub knows"}
-	case l.method != authSAS:
+	case l.method != authSAS && l.method != authX509:
 		return l, &outcome{reasonBadMethod, statusBadRequest, "`Authentication Method` is neither SAS nor X509"}
 	}
 	l.host, l.policy = user["host"], user["sas-policy"]
@@ -88,6 +89,7 @@ func (l *login5) readLimits(p *packets.Connect) {
 
 func (l *login5) checkSAS() *outcome {
 	switch {
+	case l.method == authX509: // by the certificate that TLS has
 	case l.expiry == "":
 		return badRequest("`sas-expiry` property is missing")
 	case len(l.data) == 0:
@@ -113,13 +115,19 @@ func (l login5) renew(p *packets.Auth) (login5, *outcome) {
 	return l, l.checkSAS()
 }
 
-// serverName is what the client has named in TLS.
-func serverName(c *conn) string {
-	if t := tlsConn(c.nc); t != nil {
-		return t.ConnectionState().ServerName
+// tlsState is what TLS knows of a connection, nothing if it has none.
+func tlsState(nc net.Conn) tls.ConnectionState {
+	if t := tlsConn(nc); t != nil {
+		return t.ConnectionState()
 	}
-	return ""
+	return tls.ConnectionState{}
 }
+
+// serverName is what the client has named in TLS.
+func serverName(c *conn) string { return tlsState(c.nc).ServerName }
+
+// certificates are those that the client has shown in TLS, its own first.
+func certificates(nc net.Conn) []*x509.Certificate { return tlsState(nc).PeerCertificates }
 
 // readWill5 makes telemetry of a will.
 func readWill5(p *packets.Connect) (*hub.Message, *outcome) {

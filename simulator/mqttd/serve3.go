@@ -81,6 +81,7 @@ func (d *device3) connect(p connect) error {
 	case do == doDrop:
 		return d.ignore()
 	}
+	grant.ModelID = l.modelID
 	if err := d.attach(grant, d); err != nil {
 		return refusal{connackNotAuthorized, err}
 	}
@@ -96,12 +97,13 @@ func (d *device3) connect(p connect) error {
 	return d.c.release()
 }
 
-// authenticate checks the password. A user name with another hub's name is refused like a wrong password.
+// authenticate checks the password, or the certificate of a client that has none. A user name with another hub's name is
+// refused like a wrong password.
 func (d *device3) authenticate(l login, password string) (hub.Grant, error) {
 	if !strings.EqualFold(l.host, d.srv.hub.HostName()) {
 		return hub.Grant{}, fmt.Errorf("user name is for host %q, and this is %q", l.host, d.srv.hub.HostName())
 	}
-	return d.srv.hub.AuthSAS(l.id, password)
+	return d.srv.hub.Auth(l.id, hub.Credential{Token: password, Certificates: certificates(d.c.nc)})
 }
 
 // readWill makes telemetry of the will, whose topic must be the identity's own.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 
 	"github.com/eclipse/paho.golang/packets"
 
@@ -92,6 +93,12 @@ func (d *device5) connect(f frame) error {
 }
 
 func (d *device5) authenticate(l login5) (hub.Grant, error) {
+	if l.method == authX509 {
+		if host := d.srv.hub.HostName(); !strings.EqualFold(l.host, host) {
+			return hub.Grant{}, fmt.Errorf("`host` is %q, and this is %q", l.host, host)
+		}
+		return d.srv.hub.AuthX509(l.id, certificates(d.c.nc))
+	}
 	return d.srv.hub.AuthMQTT5(l.id, l.host, l.policy, l.at, l.expiry, l.data)
 }
 

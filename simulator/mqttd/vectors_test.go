@@ -49,6 +49,7 @@ func TestConnectVectors(t *testing.T) {
 			Name, ClientID, User             string
 			Accepted                         bool
 			Host, Device, Module, APIVersion string
+			ModelID                          string
 		}
 	}](t, "connect.json")
 	for _, v := range file.Vectors {
@@ -56,7 +57,7 @@ func TestConnectVectors(t *testing.T) {
 		if (err == nil) != v.Accepted {
 			t.Errorf("%s: err = %v, want accepted = %v", v.Name, err, v.Accepted)
 		}
-		want := login{host: v.Host, id: hub.ID{Device: v.Device, Module: v.Module}, apiVersion: v.APIVersion}
+		want := login{host: v.Host, id: hub.ID{Device: v.Device, Module: v.Module}, apiVersion: v.APIVersion, modelID: v.ModelID}
 		if v.Accepted && l != want {
 			t.Errorf("%s: %+v, want %+v", v.Name, l, want)
 		}

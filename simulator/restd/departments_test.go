@@ -68,6 +68,11 @@ func TestDepartments(t *testing.T) {
 				}
 			}
 		}
+		for _, line := range []string{"GET /", "GET /nothing", "PUT /jobs/v2/j", "POST /devices/query", "DELETE " + own, "GET " + own + "/methods", "GET /twins"} {
+			if r := d.do(line, "{}", "Authorization", token); r.StatusCode != 401 && !strings.Contains(line, own) {
+				t.Errorf("%s: %s: %d %s", department, line, r.StatusCode, read(r))
+			}
+		}
 		if len(reached) != len(may) {
 			t.Errorf("%s: reached %v of %v", department, reached, may)
 		}

@@ -11,6 +11,7 @@ import (
 var registryRoutes = []route{
 	{"GET", "devices", hub.RegistryRead, (*Server).listDevices},
 	{"POST", "devices", hub.RegistryWrite, (*Server).bulk},
+	{"POST", "devices/keys/regenerate", hub.RegistryWrite, (*Server).regenerateKeys},
 	{"GET", "devices/{device}", hub.RegistryRead, (*Server).showDevice},
 	{"PUT", "devices/{device}", hub.RegistryWrite, (*Server).putDevice},
 	{"DELETE", "devices/{device}", hub.RegistryWrite, (*Server).deleteDevice},
@@ -18,6 +19,7 @@ var registryRoutes = []route{
 	{"GET", "devices/{device}/modules/{module}", hub.RegistryRead, (*Server).showModule},
 	{"PUT", "devices/{device}/modules/{module}", hub.RegistryWrite, (*Server).putModule},
 	{"DELETE", "devices/{device}/modules/{module}", hub.RegistryWrite, (*Server).deleteModule},
+	{"PUT", "devices/{device}/modules/{module}/modules/{below}", hub.RegistryWrite, (*Server).moduleOfModule},
 	{"GET", "statistics/devices", hub.RegistryRead, (*Server).deviceStatistics},
 	{"GET", "statistics/service", hub.RegistryRead, (*Server).serviceStatistics},
 }
@@ -52,6 +54,35 @@ func (s *Server) bulk(x *exchange) error {
 	x.w.Header().Set("IotHubErrorCode", failure)
 	x.send(http.StatusBadRequest, result)
 	return nil
+}
+
+// regenerateKeys answers 200, 207 if some identities keep their keys, and 400 if all do.
+func (s *Server) regenerateKeys(x *exchange) error {
+	x.limit = maxBulkBody
+	var in struct {
+		PolicyKey string
+		Devices   []hub.KeyOwner
+	}
+	if err := x.decode(&in); err != nil {
+		return err
+	}
+	result, err := s.hub.RegenerateKeys(in.PolicyKey, in.Devices)
+	switch {
+	case err != nil:
+		return err
+	case len(result.Errors) == 0:
+		return x.answer(result)
+	case len(result.RotatedKeys) > 0:
+		x.send(http.StatusMultiStatus, result)
+		return nil
+	}
+	x.w.Header().Set("iothub-errorcode", "BulkRegenerateDeviceKeyOperationFailure")
+	x.send(http.StatusBadRequest, result)
+	return nil
+}
+
+func (s *Server) moduleOfModule(x *exchange) error {
+	return &hub.Error{Code: 400301, Name: "CannotRegisterModuleToModule", Text: "module " + x.id.String() + " can't have modules"}
 }
 
 func (s *Server) showDevice(x *exchange) error {

@@ -100,7 +100,7 @@ func (s *Server) serve(x *exchange) error {
 	rt, err := x.route()
 	if err != nil {
 		s.hub.NoteUnsupported(x.r.Method + " " + x.r.URL.Path)
-		return err
+		return s.outOfScope(x, err)
 	}
 	simulators := strings.HasPrefix(rt.path, "_sim/")
 	if !simulators {
@@ -122,22 +122,40 @@ func (s *Server) serve(x *exchange) error {
 	return rt.handle(s, x)
 }
 
-// authorize checks the token of a request: a policy's, or that of the identity whose path it is.
+// authorize checks the credential of a request: a policy's token, or the token or the certificate of the identity whose
+// path it is.
 func (s *Server) authorize(x *exchange, rt route) error {
 	token := x.r.Header.Get("Authorization")
+	c := hub.Credential{Token: token}
+	if x.r.TLS != nil {
+		c.Certificates = x.r.TLS.PeerCertificates
+	}
 	var err error
 	switch {
 	case rt.devicesOwn():
-		x.asDevice, err = s.hub.AuthModules(x.id.Device, token, rt.want, x.r.URL.Path)
+		x.asDevice, err = s.hub.AuthModules(x.id.Device, c, rt.want, x.r.URL.Path)
 	case rt.want != 0:
 		err = s.hub.AuthService(token, rt.want, x.r.URL.Path)
 	default:
-		if x.grant, err = s.hub.AuthSAS(x.id, token); err != nil {
+		if x.grant, err = s.hub.Auth(x.id, c); err != nil {
 			// The hub's events say why; a stranger is not told.
 			err = &hub.Error{Code: 401002, Name: "IotHubUnauthorizedAccess", Text: "Unauthorized"}
 		}
 	}
 	return err
+}
+
+// outOfScope tells a policy's token that does not cover a path no more about it, not even that nothing is there.
+func (s *Server) outOfScope(x *exchange, nothing error) error {
+	token := x.r.Header.Get("Authorization")
+	if !strings.Contains(token, "skn=") {
+		return nothing
+	}
+	if err := s.hub.AuthService(token, 0, x.r.URL.Path); err != nil {
+		x.w.Header().Del("Allow")
+		return err
+	}
+	return nothing
 }
 
 // route finds the operation by the path after one unescape: some clients escape the slashes, too. An id holds no slash,
