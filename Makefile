@@ -43,7 +43,7 @@ smoke: build ## start the built programs and check from outside what the README 
 
 NODE = simulator/conformance/node
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package.json $(NODE)/package-lock.json
-	cd $(NODE) && npm ci --loglevel=error
+	cd $(NODE) && npm ci --prefer-offline --loglevel=error
 	@touch $@
 
 .PHONY: conformance

@@ -64,3 +64,17 @@ test('clock: a hub two hours behind takes a token that ran out an hour ago', asy
   await client.open();
   await client.sendEvent(new Message('1'));
 });
+
+test('limits: an S1 hub has one scheduled job at a time, and an F1 hub ten configurations', async (t) => {
+  const [s1, f1] = await Promise.all([start(t, '--tier', 'S1'), start(t, '--tier', 'F1')]);
+  const jobs = iothub.JobClient.fromConnectionString(s1.HUB_CS);
+  const later = new Date(Date.now() + 3_600_000);
+  await jobs.scheduleTwinUpdate('first', '*', { etag: '*', tags: { a: 1 } }, later, 60);
+  await fails(jobs.scheduleTwinUpdate('second', '*', { etag: '*', tags: { a: 1 } }, later, 60), 'ThrottlingError');
+  await jobs.cancelJob('first');
+  await jobs.scheduleTwinUpdate('third', '*', { etag: '*', tags: { a: 1 } }, later, 60);
+  const registry = iothub.Registry.fromConnectionString(f1.HUB_CS);
+  const add = (n) => registry.addConfiguration({ id: `c${n}`, targetCondition: "tags.none = 'x'", priority: n, content: { deviceContent: { 'properties.desired.a': 1 } } });
+  for (let n = 1; n <= 10; n++) await add(n);
+  await fails(add(11));
+});
