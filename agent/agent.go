@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twinbay/twinbay/agent/clock"
 	"github.com/twinbay/twinbay/agent/config"
 	"github.com/twinbay/twinbay/agent/disk"
 	"github.com/twinbay/twinbay/agent/host"
@@ -39,6 +40,9 @@ type Config struct {
 	// Network calls its function when a network link comes up, until ctx ends; nil means that nobody tells, and each
 	// session finds out by its next try. It is netlink.Watch in a program.
 	Network func(ctx context.Context, up func()) error
+	// Clock is what the agent's clock is made of; the agent adds whom to ask and where to keep the time. The zero value
+	// is the system's clock as it is, with a memory.
+	Clock clock.Options
 	// Start starts a component's module; nil means a process of its own.
 	Start func(ctx context.Context, m config.Module) (host.Instance, error)
 	// Load reads the device file anew, for Reload; nil means that there is none to read.
@@ -59,6 +63,7 @@ type Agent struct {
 	network func(context.Context, func()) error
 	link    iothub.Signal // raised by network
 	pace    iothub.Pace   // of the connects of all identities
+	clock   *clock.Clock
 	start   func(context.Context, config.Module) (host.Instance, error)
 	began   time.Time
 	disk    disk.FS
@@ -85,6 +90,9 @@ func New(c Config) (*Agent, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.Disk == nil {
+		c.Disk = disk.OS{}
+	}
 	a := &Agent{
 		load: c.Load, reloads: make(chan reload), version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, network: c.Network, start: c.Start,
 		began: time.Now(), disk: c.Disk, owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
@@ -93,6 +101,7 @@ func New(c Config) (*Agent, error) {
 	if _, err := a.wire(); err != nil {
 		return nil, err
 	}
+	a.clock = a.newClock(c.Clock)
 	for _, m := range c.File.Modules {
 		a.places = append(a.places, newPlace(a, m))
 	}
@@ -146,6 +155,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.claimInOrder()
 	a.log.Info("the agent starts", "version", a.version, "components", len(a.places), "hub", a.file().Hub.Host)
+	a.loadClock()
+	wg.Go(func() { a.clock.Run(ctx) })
 	if a.network != nil {
 		wg.Go(func() { a.watchNetwork(ctx) })
 	}
@@ -217,7 +228,7 @@ func (a *Agent) open(owner string, key []string, ref string, log *slog.Logger, s
 		return nil, err
 	}
 	c := iothub.Config{Host: a.file().Hub.Host, Address: a.file().Hub.Address, CA: ca, Credential: cred, Wire: wire, Log: log,
-		Pace: &a.pace, Network: &a.link}
+		Pace: &a.pace, Network: &a.link, Clock: a.clock}
 	if a.dial != nil {
 		c.Dial = a.dial(cred.ID)
 	}
@@ -266,6 +277,8 @@ func (a *Agent) Status() local.Status {
 	if box := a.outbox.Load(); box != nil {
 		s.Storage = local.StorageOf(box.Status())
 	}
+	t := a.clock.Status()
+	s.Clock = local.Clock{Source: string(t.Source), OffsetS: t.Offset.Seconds(), Note: t.Note}
 	for _, p := range a.all() {
 		c := p.shown.component()
 		c.Name, c.Module, c.Queue = p.cfg.Name, p.cfg.Use, p.queue()

@@ -41,8 +41,8 @@ type bay struct {
 	send    *sender
 	super   *host.Supervisor
 	probe   func(component, at string)
-	answers *answers            // what the module is told of its messages
-	confirm func(now time.Time) // the hub has taken a token of this time
+	answers *answers // what the module is told of its messages
+	confirm func()   // the hub has taken a token: the best known time is right
 	hold    func([]holding) (taken holding, other string, ok bool)
 
 	// The module, as it is now.
@@ -272,7 +272,7 @@ func (b *bay) onHealth(h modkit.Health) {
 // onHub answers to the connection's coming and going.
 func (b *bay) onHub() {
 	if b.hub.connected {
-		b.confirm(time.Now())
+		b.confirm()
 		b.send.resume()
 	}
 }

@@ -91,7 +91,7 @@ func (p *place) newBay(ctx context.Context) *bay {
 		name: p.cfg.Name, cfg: p.cfg, file: p.agent.file(), log: p.log,
 		loop:  newLoop(context.WithoutCancel(ctx)), // it ends when the module and the session have been put down
 		shown: p.shown, memo: &p.memo, box: p.box, probe: p.agent.probe,
-		confirm: func(now time.Time) { p.agent.outbox.Load().Confirm(now) },
+		confirm: func() { p.agent.outbox.Load().Confirm(p.agent.clock.Now()) },
 		hold:    func(want []holding) (holding, string, bool) { return p.agent.hold(p.cfg.Name, want) },
 	}
 	b.answers = newAnswers()

@@ -5,6 +5,7 @@
 //	address = "127.0.0.1:8883"            # optional: where to connect instead
 //	ca_file = "ca.pem"                    # optional: instead of the system's roots
 //	mqtt = "3.1.1"                        # or "5"; 3.1.1 when absent
+//	time_url = "https://vending.azure-devices.net/"  # optional: whose Date is asked for when the clock seems wrong; the host's
 //
 //	[agent]                               # optional, like each of its keys
 //	socket = "/run/twinbay/twinbay.sock"  # the technician's API
@@ -79,6 +80,7 @@ type Hub struct {
 	Address string // "host:port" to connect to; "" means Host:8883
 	CAFile  string // PEM; "" means the system's roots
 	MQTT    string // "3.1.1" or "5"
+	TimeURL string // https; whose Date header is asked for when the clock seems wrong
 }
 
 // Agent is what the agent needs for itself.

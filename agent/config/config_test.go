@@ -66,7 +66,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Hub{"vending.azure-devices.net", "127.0.0.1:8883", "/etc/twinbay/ca.pem", "5"}); c.Hub != want {
+	if want := (Hub{"vending.azure-devices.net", "127.0.0.1:8883", "/etc/twinbay/ca.pem", "5", "https://vending.azure-devices.net/"}); c.Hub != want {
 		t.Errorf("hub %+v, want %+v", c.Hub, want)
 	}
 	if want := (Agent{"/etc/twinbay/run/twinbay.sock", "/etc/bin/twinbay-modules", "/var/run/twinbay", "/etc/twinbay/state", slog.LevelDebug}); c.Agent != want {
@@ -105,8 +105,15 @@ func TestDefaults(t *testing.T) {
 	if want := (Outbox{"durable", DefaultMaxBytes, DefaultMaxAge, DefaultMinFree}); c.Outbox != want {
 		t.Errorf("outbox %+v, want %+v", c.Outbox, want)
 	}
-	if c.Hub.MQTT != "3.1.1" || c.Hub.Address != "" || c.Hub.CAFile != "" || len(c.Modules) != 0 {
+	if c.Hub.TimeURL != "https://h/" || c.Hub.MQTT != "3.1.1" || c.Hub.Address != "" || c.Hub.CAFile != "" || len(c.Modules) != 0 {
 		t.Errorf("%+v", c)
+	}
+}
+
+func TestTimeURL(t *testing.T) {
+	c, err := Parse("d.toml", []byte("[hub]\nhost='h'\ntime_url='https://time.example:8443/'\n[device]\ncredential='file:d'"), nil)
+	if err != nil || c.Hub.TimeURL != "https://time.example:8443/" {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 
@@ -147,6 +154,7 @@ func TestErrors(t *testing.T) {
 		{"no use", change("use        = \"bme280\"\n", ""), `modules.climate: use is missing: which module is it?; write use = "NAME"; known are bme280, cctalk, door`},
 		{"host with scheme", change("vending.azure-devices.net", "https://vending"), `hub.host: "https://vending" is not a host name`},
 		{"host with port", change("vending.azure-devices.net", "vending:8883"), `an address to connect to goes into hub.address`},
+		{"time without TLS", change(`"5"`, "\"5\"\ntime_url = \"http://time.example/\""), `hub.time_url: "http://time.example/" is not an https address; write it like`},
 		{"address without port", change("127.0.0.1:8883", "127.0.0.1"), `device.toml:4:1: hub.address: "127.0.0.1" is not an address with a port; write it like "127.0.0.1:8883"`},
 		{"port too large", change(":8883", ":88830"), "is not an address with a port"},
 		{"MQTT as a number", change(`"5"`, `5`), `device.toml:6:1: hub.mqtt: 5 is no MQTT version that is spoken here; write mqtt = "3.1.1" or mqtt = "5", in quotes`},

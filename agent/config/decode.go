@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -51,7 +52,7 @@ var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])
 
 func (d *decoder) hub(t map[string]any, h *Hub) {
 	at := []string{"hub"}
-	d.keys(t, at, "host", "address", "ca_file", "mqtt")
+	d.keys(t, at, "host", "address", "ca_file", "mqtt", "time_url")
 	h.Host = d.str(t, at, "host")
 	switch {
 	case t["host"] == nil:
@@ -64,6 +65,7 @@ func (d *decoder) hub(t map[string]any, h *Hub) {
 		d.fail(append(at, "address"), `write it like "127.0.0.1:8883"`, "%q is not an address with a port", h.Address)
 	}
 	h.CAFile = d.path(t, at, "ca_file")
+	h.TimeURL = d.timeURL(t, at, h.Host)
 	h.MQTT = DefaultMQTT
 	if v, ok := t["mqtt"]; ok {
 		h.MQTT, _ = v.(string)
@@ -71,6 +73,19 @@ func (d *decoder) hub(t map[string]any, h *Hub) {
 			d.fail(append(at, "mqtt"), `write mqtt = "3.1.1" or mqtt = "5", in quotes`, "%v is no MQTT version that is spoken here", v)
 		}
 	}
+}
+
+// timeURL is the server whose Date is a hint. Without TLS anybody on the way could set the device's time.
+func (d *decoder) timeURL(t map[string]any, at []string, host string) string {
+	text := d.str(t, at, "time_url")
+	if text == "" {
+		return (&url.URL{Scheme: "https", Host: host, Path: "/"}).String()
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		d.fail(append(at, "time_url"), `write it like "https://NAME.azure-devices.net/", or leave it out`, "%q is not an https address", text)
+	}
+	return text
 }
 
 // IsAddress says whether s is "host:port", with an address or a name as host.

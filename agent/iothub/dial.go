@@ -28,6 +28,7 @@ func dialTLS(cfg Config) Dial {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         cfg.Host,
+		Time:               cfg.Clock.Now,
 		ClientSessionCache: tls.NewLRUClientSessionCache(1), // a reconnect costs no second key exchange on a small board
 	}
 	var bad error
@@ -88,11 +89,17 @@ func tlsAdvice(err error, cfg Config) string {
 	case errors.As(err, &unknown):
 		return " (wrong CA: the system does not know it; name the hub's CA in hub.ca_file)"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Sprintf(" (is this device's clock right? It says %s)", time.Now().UTC().Format(time.RFC3339))
+		return fmt.Sprintf(" (is this device's clock right? It is taken to be %s)", cfg.Clock.Now().UTC().Format(time.RFC3339))
 	case errors.As(err, &record):
 		return " (that port does not speak TLS: is hub.address right?)"
 	case errors.Is(err, context.DeadlineExceeded):
 		return " (no answer to the handshake)"
 	}
 	return ""
+}
+
+// doubtsClock says whether a wrong clock would explain err.
+func doubtsClock(err error) bool {
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+	return errors.Is(err, ErrUnauthorized) || ok && invalid.Reason == x509.Expired
 }

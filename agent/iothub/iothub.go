@@ -85,4 +85,21 @@ type Config struct {
 
 	Pace    *Pace   // shared by the sessions of a device; nil means that this one connects when it likes
 	Network *Signal // raised when a network link comes up; nil means that nobody tells
+	Clock   Clock   // of tokens and certificates; nil means the system's
 }
+
+// Clock is the best known time. Its methods are called from several goroutines.
+type Clock interface {
+	Now() time.Time
+	Changed() <-chan struct{} // closed when Now has jumped
+	Accepted()                // a connection stands that was made with Now
+	Refused()                 // the hub refuses what was signed with Now, or its certificate does not hold then
+}
+
+// systemClock is the system's.
+type systemClock struct{}
+
+func (systemClock) Now() time.Time           { return time.Now() }
+func (systemClock) Changed() <-chan struct{} { return nil }
+func (systemClock) Accepted()                {}
+func (systemClock) Refused()                 {}

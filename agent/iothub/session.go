@@ -48,6 +48,9 @@ func New(cfg Config) *Session {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = systemClock{}
+	}
 	id := cfg.Credential.ID.String()
 	s := &Session{
 		cfg:   cfg,
@@ -97,7 +100,8 @@ func (s *Session) Run(ctx context.Context) error {
 	delivery.Go(func() { s.box.deliver(ctx, s.out) })
 
 	for {
-		network := s.cfg.Network.Raised() // a link that comes up from here on makes the next try worth it
+		// What changes from here on makes the next try worth it.
+		network, clock := s.cfg.Network.Raised(), s.cfg.Clock.Changed()
 		l, err := s.open(ctx, network)
 		var lasted time.Duration
 		if l != nil {
@@ -111,19 +115,24 @@ func (s *Session) Run(ctx context.Context) error {
 			return nil
 		}
 		if l != nil {
-			network = s.cfg.Network.Raised()
+			network, clock = s.cfg.Network.Raised(), s.cfg.Clock.Changed()
+		}
+		if doubtsClock(err) {
+			s.cfg.Clock.Refused()
+		} else {
+			clock = nil
 		}
 		retry := time.NewTimer(s.down(err, lasted))
 		if errors.Is(err, ErrRenewing) {
 			l.drain(ctx)
 		}
 		l.close()
-		s.rest(ctx, retry, network)
+		s.rest(ctx, retry, network, clock)
 	}
 }
 
-// rest waits until the next try is due: by its time, or because the network has changed.
-func (s *Session) rest(ctx context.Context, retry *time.Timer, network <-chan struct{}) {
+// rest waits until the next try is due: by its time, or because the network or the clock has changed.
+func (s *Session) rest(ctx context.Context, retry *time.Timer, network, clock <-chan struct{}) {
 	defer retry.Stop()
 	for {
 		select {
@@ -134,6 +143,8 @@ func (s *Session) rest(ctx context.Context, retry *time.Timer, network <-chan st
 				return
 			}
 			network = nil
+		case <-clock:
+			return
 		case <-ctx.Done():
 			return
 		}
@@ -190,7 +201,7 @@ func (s *Session) open(ctx context.Context, network <-chan struct{}) (*live, err
 	if err != nil {
 		return nil, &unreached{err}
 	}
-	now := time.Now()
+	now := s.cfg.Clock.Now()
 	l := newLive(now.Add(tokenLife))
 	wire, err := s.cfg.Wire(ctx, conn, OpenParams{
 		Host:       s.cfg.Host,
@@ -213,6 +224,7 @@ func (s *Session) open(ctx context.Context, network <-chan struct{}) (*live, err
 		return nil, err
 	}
 	l.wire = wire
+	s.cfg.Clock.Accepted()
 	return l, nil
 }
 
@@ -243,10 +255,12 @@ func (s *Session) reach(ctx context.Context, network <-chan struct{}) (net.Conn,
 	return conn, err
 }
 
-// keep waits for the end of a connection, and renews its token in time.
+// keep waits for the end of a connection, and renews its token in time: early, and at once when the clock has jumped so far
+// that the hub may think otherwise of it.
 func (s *Session) keep(ctx context.Context, l *live) error {
-	renew := time.NewTimer(s.retry.renewal(time.Until(l.expires)))
+	renew := time.NewTimer(s.retry.renewal(s.left(l)))
 	defer renew.Stop()
+	clock := s.cfg.Clock.Changed()
 	for {
 		select {
 		case <-ctx.Done():
@@ -255,6 +269,14 @@ func (s *Session) keep(ctx context.Context, l *live) error {
 			return l.reason()
 		case <-l.given:
 			return l.reason()
+		case <-clock:
+			clock = s.cfg.Clock.Changed()
+			if left := s.left(l); left < tokenLife/5 || left > tokenLife+clockSlack {
+				renew.Reset(s.retry.between(0, resignTime)) // not with all the others of this device
+			} else {
+				renew.Reset(s.retry.renewal(left))
+			}
+			continue
 		case <-renew.C:
 		}
 		r, ok := l.wire.(Renewer)
@@ -264,17 +286,21 @@ func (s *Session) keep(ctx context.Context, l *live) error {
 		if err := s.renew(ctx, l, r); err != nil {
 			return err
 		}
-		renew.Reset(s.retry.renewal(time.Until(l.expires)))
+		renew.Reset(s.retry.renewal(s.left(l)))
 	}
 }
+
+// left is what the token still has to live.
+func (s *Session) left(l *live) time.Duration { return l.expires.Sub(s.cfg.Clock.Now()) }
 
 func (s *Session) renew(ctx context.Context, l *live, r Renewer) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
-	now := time.Now()
+	now := s.cfg.Clock.Now()
 	if err := r.Renew(ctx, now, now.Add(tokenLife)); err != nil {
 		return fmt.Errorf("renew the token: %w", err)
 	}
+	s.cfg.Clock.Accepted()
 	l.expires = now.Add(tokenLife)
 	s.setStatus(func(st *Status) { st.TokenExpires = l.expires })
 	s.log.Debug("token renewed", "until", l.expires)

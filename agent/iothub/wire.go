@@ -20,6 +20,8 @@ const (
 	ackTime        = 10 * time.Second // without any acknowledgement while one is due
 	slowestLink    = 8 << 10          // bytes per second that ackTime is extended by
 	openTime       = 30 * time.Second // for CONNECT and SUBSCRIBE
+	clockSlack     = 5 * time.Minute  // that the hub allows; SharedAccessSignature.cs in github.com/Azure/iotedge, edge-util
+	resignTime     = 10 * time.Second // for all identities of a device, after the clock has jumped
 )
 
 // Dial makes a connection to the hub, with TLS already spoken. It honours ctx.

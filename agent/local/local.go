@@ -59,10 +59,18 @@ type Status struct {
 	Address    string      `json:"hub_address,omitempty"` // where it connects instead of to the host
 	Protocol   string      `json:"protocol"`              // "mqtt 3.1.1" or "mqtt 5"
 	Started    time.Time   `json:"started"`
+	Clock      Clock       `json:"clock"`
 	Session    Link        `json:"session"` // the device's own connection
 	Storage    Storage     `json:"storage"` // where messages wait
 	Versions   Versions    `json:"twin"`    // of the device's own twin
 	Components []Component `json:"components"`
+}
+
+// Clock says which time tokens are signed and certificates are checked with.
+type Clock struct {
+	Source  string  `json:"source"`         // system; hub, saved or before when the system's clock cannot be right
+	OffsetS float64 `json:"offset_s"`       // the system's clock less the time that is used, in seconds
+	Note    string  `json:"note,omitempty"` // what is wrong, and what is done about it
 }
 
 // Component is one component's place on the device.

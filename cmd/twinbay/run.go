@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twinbay/twinbay/agent"
+	"github.com/twinbay/twinbay/agent/clock"
 	"github.com/twinbay/twinbay/agent/config"
 	"github.com/twinbay/twinbay/agent/local"
 	"github.com/twinbay/twinbay/agent/netlink"
@@ -43,7 +44,10 @@ func (a *app) runCommand() *cobra.Command {
 			}
 			logs := local.NewLogs(0)
 			log := slog.New(logs.Handler(a.logTo(c.ErrOrStderr(), cfg.Agent.LogLevel)))
-			g, err := agent.New(agent.Config{File: cfg, Logs: logs, Log: log, Version: programVersion(), Network: netlink.Watch, Load: load})
+			g, err := agent.New(agent.Config{
+				File: cfg, Logs: logs, Log: log, Version: programVersion(), Network: netlink.Watch, Load: load,
+				Clock: clock.Options{Floor: clock.Built(), Elapsed: clock.Uptime, Watch: clock.Watch},
+			})
 			if err != nil {
 				return err
 			}

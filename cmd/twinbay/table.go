@@ -30,6 +30,9 @@ func printStatus(w io.Writer, s local.Status, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if s.Clock.Note != "" {
+		fmt.Fprintf(w, "  clock: %s\n", oneLine(s.Clock.Note))
+	}
 	if n := linkNote(s.Session, now); n != "" {
 		fmt.Fprintf(w, "  %s\n", oneLine(n))
 	}

@@ -76,7 +76,7 @@ func Open(ctx context.Context, conn net.Conn, p iothub.OpenParams) (iothub.Wire,
 	})
 	stop := context.AfterFunc(ctx, func() { w.link.Fail(context.Cause(ctx)) })
 	defer stop()
-	if err := w.connect(ctx, connect); err != nil {
+	if err := w.connect(ctx, connect, p.At); err != nil {
 		_ = w.link.Close()
 		<-w.link.Gone()
 		return nil, err
@@ -152,7 +152,7 @@ func (auther) Authenticate(*paho.Auth) *paho.Auth {
 
 func (auther) Authenticated() {}
 
-func (w *wire) connect(ctx context.Context, p *paho.Connect) error {
+func (w *wire) connect(ctx context.Context, p *paho.Connect, at time.Time) error {
 	ack, err := w.client.Connect(ctx, p)
 	switch {
 	case err == nil:
@@ -161,7 +161,7 @@ func (w *wire) connect(ctx context.Context, p *paho.Connect) error {
 		}
 		return nil
 	case ack != nil && ack.ReasonCode >= 0x80:
-		return refusal(ack, w.credential.ID)
+		return refusal(ack, w.credential.ID, at)
 	case ctx.Err() != nil:
 		return fmt.Errorf("CONNECT: %w", context.Cause(ctx))
 	}
@@ -171,7 +171,7 @@ func (w *wire) connect(ctx context.Context, p *paho.Connect) error {
 	return fmt.Errorf("CONNECT: %w", err)
 }
 
-func refusal(ack *paho.Connack, id identity.ID) error {
+func refusal(ack *paho.Connack, id identity.ID, at time.Time) error {
 	p := ack.Properties
 	if p == nil {
 		p = &paho.ConnackProperties{}
@@ -179,7 +179,7 @@ func refusal(ack *paho.Connack, id identity.ID) error {
 	err := failure("CONNACK", ack.ReasonCode, p.User, p.ReasonString)
 	if errors.Is(err, iothub.ErrUnauthorized) {
 		return fmt.Errorf("%w: is %s in the hub's registry and enabled, is its key right, is this device's clock right (%s)?",
-			err, id, time.Now().UTC().Format(time.RFC3339))
+			err, id, at.UTC().Format(time.RFC3339))
 	}
 	return err
 }
