@@ -64,6 +64,7 @@ type Agent struct {
 	link    iothub.Signal // raised by network
 	pace    iothub.Pace   // of the connects of all identities
 	clock   *clock.Clock
+	speak   iothub.Open // a test's own MQTT; nil means that of the device file
 	start   func(context.Context, config.Module) (host.Instance, error)
 	began   time.Time
 	disk    disk.FS
@@ -227,8 +228,12 @@ func (a *Agent) open(owner string, key []string, ref string, log *slog.Logger, s
 	if err != nil {
 		return nil, err
 	}
+	if a.speak != nil {
+		wire = a.speak
+	}
 	c := iothub.Config{Host: a.file().Hub.Host, Address: a.file().Hub.Address, CA: ca, Credential: cred, Wire: wire, Log: log,
-		Pace: &a.pace, Network: &a.link, Clock: a.clock}
+		Reload: func() (identity.Credential, error) { return identity.Load(ref) },
+		Pace:   &a.pace, Network: &a.link, Clock: a.clock}
 	if a.dial != nil {
 		c.Dial = a.dial(cred.ID)
 	}

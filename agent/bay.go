@@ -72,6 +72,7 @@ type composed struct {
 
 // run is the bay's life: until stop ends, when it answers nil, or something panics.
 func (b *bay) run(stop context.Context) (err error) {
+	defer b.memo.flush()
 	defer b.loop.close()
 	defer func() {
 		if v := recover(); v != nil {

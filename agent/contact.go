@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/twinbay/twinbay/agent/iothub"
@@ -27,6 +28,7 @@ type contact struct {
 	loop  *loop
 	log   *slog.Logger
 	open  func() (*iothub.Session, error)
+	host  string // the hub's name
 	memo  *memory
 	shown *view
 
@@ -41,17 +43,15 @@ type contact struct {
 
 	tracker   twin.Tracker
 	wants     bool // want was called; before, an empty document would remove what the hub has
+	fresh     bool // the connection is new, and its twin not yet known
 	fetching  bool
+	asked     bool // the question that fetching waits for is under way
 	refetch   bool // something came while fetching that the answer may not hold
 	held      []iothub.DesiredPatch
 	reporting bool
 	retry     retry
-}
-
-// memory is what a component knows beyond one life of its goroutine.
-type memory struct {
-	desired twin.Desired
-	inForce map[string]any // settings, the last good ones
+	fetches   gate
+	reports   gate
 }
 
 // retry is a delay that doubles.
@@ -81,6 +81,7 @@ func (c *contact) opened(s *iothub.Session, err error) {
 	}
 	c.retry.reset()
 	c.session = s
+	c.memo.belongs(c.loop, c.host, c.shown.identity())
 	c.shown.linked(s)
 	c.loop.away(func(ctx context.Context) func() {
 		if err := s.Run(ctx); err != nil {
@@ -108,13 +109,14 @@ func (c *contact) handle(e iothub.Event) {
 		if !c.connected {
 			c.log.Info("connected to the hub")
 		}
-		c.connected, c.trouble = true, ""
+		c.connected, c.fresh, c.trouble = true, true, ""
 		c.retry.reset()
 		c.fetch()
 		c.moved()
 	case iothub.Down:
 		c.connected = false
 		c.shown.retryAt(e.Retry)
+		c.fetching, c.refetch = c.asked, false
 		c.held = nil                               // the next connection begins with the whole twin
 		if !errors.Is(e.Err, iothub.ErrRenewing) { // planned: MQTT 3.1.1 renews a token by a new connection
 			c.complain("no connection to the hub", e.Err)
@@ -147,7 +149,16 @@ func (c *contact) fetch() {
 		c.refetch = true
 		return
 	}
-	c.fetching = true
+	c.fetching = true // what comes while it waits for its turn is held, as while it is under way
+	c.ask()
+}
+
+// ask sends the question when it may be sent.
+func (c *contact) ask() {
+	if !c.fetching || c.asked || !c.fetches.pass(c.loop, c.ask) {
+		return
+	}
+	c.asked = true
 	s := c.session
 	c.loop.away(func(ctx context.Context) func() {
 		t, err := s.Twin(ctx)
@@ -156,7 +167,7 @@ func (c *contact) fetch() {
 }
 
 func (c *contact) fetched(t iothub.Twin, err error) {
-	c.fetching = false
+	c.fetching, c.asked = false, false
 	again, held := c.refetch, c.held
 	c.refetch, c.held = false, nil
 	if err == nil {
@@ -169,11 +180,8 @@ func (c *contact) fetched(t iothub.Twin, err error) {
 	case err != nil:
 		c.complain("the twin could not be read", err)
 		c.shown.note(aboutTwin, clip("the twin could not be read, trying again: "+err.Error(), 500))
-		c.loop.after(c.retry.delay(), func() {
-			if c.connected {
-				c.fetch()
-			}
-		})
+		c.fetches.shut(c.retry.delay())
+		c.fetch()
 	default:
 		c.shown.note(aboutTwin, "")
 		for _, p := range held {
@@ -185,15 +193,23 @@ func (c *contact) fetched(t iothub.Twin, err error) {
 
 // whole takes the answer to a twin GET.
 func (c *contact) whole(t iothub.Twin) error {
+	// With the identity the hub drops its connection. On one that stands, an answer may only be late.
+	if c.fresh && (t.DesiredVersion < c.memo.desired.Version || t.ReportedVersion < c.memo.reported) {
+		c.log.Info("the identity has been created anew: its twin begins from the start", "desired_version", t.DesiredVersion, "reported_version", t.ReportedVersion)
+		c.memo.desired.Anew()
+		c.tracker.Anew()
+	}
 	if err := c.tracker.Known(t.Reported); err != nil {
 		return fmt.Errorf("reported properties: %w", err)
 	}
+	c.fresh, c.memo.reported = false, t.ReportedVersion
 	changed, err := c.memo.desired.Replace(t.DesiredVersion, t.Desired)
 	if err != nil {
 		return fmt.Errorf("desired properties: %w", err)
 	}
 	c.shown.reportedVersion(t.ReportedVersion)
 	if changed {
+		c.memo.keep(c.loop)
 		c.changed()
 	}
 	return nil
@@ -214,6 +230,7 @@ func (c *contact) patch(p iothub.DesiredPatch) {
 	}
 	switch step {
 	case twin.Changed:
+		c.memo.keep(c.loop)
 		c.changed()
 	case twin.Fetch:
 		c.fetch()
@@ -223,9 +240,12 @@ func (c *contact) patch(p iothub.DesiredPatch) {
 // want sets the reported document and sends what differs.
 func (c *contact) want(doc map[string]any) {
 	c.wants = true
+	note := ""
 	if err := c.tracker.Want(doc); err != nil {
 		c.complain("reported properties that no twin may hold are left out", err)
+		note = clip("left out of what is reported: "+err.Error(), 500)
 	}
+	c.shown.note(aboutForbidden, note)
 	c.shown.wanted(doc)
 	c.report()
 }
@@ -238,8 +258,12 @@ func (c *contact) report() {
 		return
 	}
 	patch, ok := c.tracker.Patch()
-	c.shown.synced(!ok)
-	if !ok {
+	left := c.tracker.LeftOut()
+	if len(left) == 0 {
+		c.shown.note(aboutRefused, "")
+	}
+	c.shown.synced(!ok && len(left) == 0)
+	if !ok || !c.reports.pass(c.loop, c.report) {
 		return
 	}
 	c.tracker.Sent()
@@ -258,12 +282,28 @@ func (c *contact) reported(patch json.RawMessage, version int64, err error) {
 		c.retry.reset()
 		c.shown.note(aboutReport, "")
 		c.tracker.Acked()
-		c.shown.reportedVersion(version)
+		if version > 0 {
+			c.memo.reported = version
+			c.shown.reportedVersion(version)
+		}
 	case errors.Is(err, iothub.ErrRejected):
 		c.log.Warn("the hub refuses reported properties", "error", err, "bytes", len(patch))
-		if err := c.tracker.Refused(); err != nil {
-			c.log.Warn("a reported property is left out", "error", err)
+		if out := c.tracker.Refused(); out != nil {
+			c.log.Warn("a reported property is left out", "error", out)
+			c.shown.note(aboutRefused, clip(fmt.Sprintf("the hub refuses what is reported; left out until it changes: %s (%v)",
+				strings.Join(c.tracker.LeftOut(), ", "), err), 500))
 		}
+	case errors.Is(err, iothub.ErrStale): // somebody has changed what it was based on
+		c.tracker.Failed()
+		c.complain("the hub has other reported properties than were thought, asking for them", err)
+		c.shown.note(aboutReport, clip("reported properties were not taken, asking for the twin first: "+err.Error(), 500))
+		d := c.retry.delay()
+		c.fetches.shut(d)
+		c.reports.shut(d)
+		if c.connected {
+			c.fetch() // and then report
+		}
+		return
 	default:
 		c.tracker.Failed()
 		if !c.connected {
@@ -273,8 +313,7 @@ func (c *contact) reported(patch json.RawMessage, version int64, err error) {
 			c.complain("reported properties were not taken, trying again", err)
 			c.shown.note(aboutReport, clip("reported properties were not taken, trying again: "+err.Error(), 500))
 		}
-		c.loop.after(c.retry.delay(), c.report)
-		return
+		c.reports.shut(c.retry.delay())
 	}
 	c.report()
 }

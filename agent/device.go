@@ -47,11 +47,15 @@ func (d *device) setTell(f func()) {
 }
 
 func (d *device) run(ctx context.Context) {
+	d.memo.note = func(text string) { d.shown.note(aboutDisk, text) }
+	d.memo.load(d.agent.disk, d.agent.twinFile(deviceTwin), d.log)
+	d.memo.show(d.shown)
 	keep(ctx, d.log, d.shown, d.live)
 }
 
 func (d *device) live(stop context.Context) (err error) {
 	l := newLoop(context.WithoutCancel(stop))
+	defer d.memo.flush()
 	defer l.close()
 	defer func() {
 		if v := recover(); v != nil {
@@ -59,7 +63,7 @@ func (d *device) live(stop context.Context) (err error) {
 		}
 	}()
 	hub := &contact{
-		loop: l, log: d.log, memo: &d.memo, shown: d.shown,
+		loop: l, log: d.log, memo: &d.memo, shown: d.shown, host: d.agent.file().Hub.Host,
 		open: func() (*iothub.Session, error) {
 			return d.agent.open("", []string{"device", "credential"}, d.agent.file().Device.Credential, d.log, d.shown)
 		},

@@ -49,6 +49,9 @@ func (p *place) run(ctx context.Context) {
 		<-ctx.Done()
 		return
 	}
+	p.memo.note = func(text string) { p.shown.note(aboutDisk, text) }
+	p.memo.load(p.agent.disk, p.agent.twinFile(p.cfg.Name+componentSuffix), p.log)
+	p.memo.show(p.shown)
 	keep(ctx, p.log, p.shown, func(ctx context.Context) error {
 		b := p.newBay(ctx)
 		p.setBay(b)
@@ -97,7 +100,7 @@ func (p *place) newBay(ctx context.Context) *bay {
 	b.answers = newAnswers()
 	b.super = host.NewSupervisor(p.start, p.log)
 	b.hub = &contact{
-		loop: b.loop, log: p.log, memo: &p.memo, shown: p.shown,
+		loop: b.loop, log: p.log, memo: &p.memo, shown: p.shown, host: p.agent.file().Hub.Host,
 		open: func() (*iothub.Session, error) {
 			return p.agent.open(p.cfg.Name, b.key("credential"), p.cfg.Credential, p.log, p.shown)
 		},

@@ -135,6 +135,7 @@ func (b *bay) settled(applied modkit.Applied, err error) {
 		}
 	}
 	b.memo.inForce, b.acks = twin.Settle(c.effective, c.acks, outcomes, func(name string) int64 { return c.since[name] })
+	b.memo.keep(b.loop)
 	b.shown.set(func(v *view) { v.settings, v.applied = b.memo.inForce, c.version })
 	b.log.Debug("settings applied", "version", c.version)
 	b.report()

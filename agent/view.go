@@ -40,6 +40,12 @@ func newView() *view {
 	return &view{began: time.Now(), process: local.Process{State: local.Starting, Since: time.Now()}, module: local.Health{State: local.OK}}
 }
 
+func (v *view) identity() identity.ID {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.id
+}
+
 func (v *view) set(f func(v *view)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -69,10 +75,12 @@ func (v *view) note(about, text string) {
 
 // Things to note.
 const (
-	aboutTwin    = "twin"    // desired properties cannot be read
-	aboutReport  = "report"  // reported properties are not taken now
-	aboutRefused = "refused" // reported properties that the hub will not have
-	aboutSend    = "send"    // messages are not taken now
+	aboutTwin      = "twin"      // desired properties cannot be read
+	aboutReport    = "report"    // reported properties are not taken now
+	aboutRefused   = "refused"   // reported properties that the hub will not have
+	aboutForbidden = "forbidden" // reported properties that no hub would have
+	aboutDisk      = "disk"      // the twin cannot be kept
+	aboutSend      = "send"      // messages are not taken now
 )
 
 // processIs changes the process's state.

@@ -19,7 +19,8 @@ var (
 	ErrOffline      = errors.New("not connected to the hub")
 	ErrUnauthorized = errors.New("the hub refused the credential") // unknown, disabled or wrong key: not cured by trying again soon
 	ErrThrottled    = errors.New("the hub is throttling")
-	ErrRejected     = errors.New("the hub refused the request")   // 400, 412, 413: not cured by trying again
+	ErrRejected     = errors.New("the hub refused the request")   // 400, 413: not cured by trying again
+	ErrStale        = errors.New("the hub has another version")   // 412: cured by asking for the twin
 	ErrRenewing     = errors.New("reconnecting with a new token") // planned: of a Down on a wire that cannot renew
 	ErrTakenOver    = errors.New("another connection of this identity took over: identity used elsewhere?")
 )
@@ -79,8 +80,9 @@ type Config struct {
 	Address    string // "host:port" to dial; "" means Host:8883
 	CA         []byte // PEM; nil means the system's roots
 	Credential identity.Credential
-	Dial       Dial // nil means TCP with TLS 1.2 or newer
-	Wire       Open // mqtt3.Open or mqtt5.Open
+	Reload     func() (identity.Credential, error) // reads the credential again after it was refused; nil means that it stays
+	Dial       Dial                                // nil means TCP with TLS 1.2 or newer
+	Wire       Open                                // mqtt3.Open or mqtt5.Open
 	Log        *slog.Logger
 
 	Pace    *Pace   // shared by the sessions of a device; nil means that this one connects when it likes

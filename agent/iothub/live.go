@@ -121,7 +121,7 @@ func (l *live) reason() error {
 
 // explain maps the wire's error: what the hub has answered stands, and everything else after the end is the end.
 func (l *live) explain(err error) error {
-	for _, known := range []error{ErrUnauthorized, ErrThrottled, ErrRejected, ErrOffline} {
+	for _, known := range []error{ErrUnauthorized, ErrThrottled, ErrRejected, ErrStale, ErrOffline} {
 		if errors.Is(err, known) {
 			return err
 		}

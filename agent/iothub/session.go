@@ -21,6 +21,7 @@ type Session struct {
 	box   *mailbox
 	out   chan Event
 	retry *retry // of Run alone
+	stale bool   // the credential was refused; of Run alone
 	ran   atomic.Bool
 
 	live atomic.Pointer[live] // nil while there is no connection
@@ -117,6 +118,7 @@ func (s *Session) Run(ctx context.Context) error {
 		if l != nil {
 			network, clock = s.cfg.Network.Raised(), s.cfg.Clock.Changed()
 		}
+		s.stale = errors.Is(err, ErrUnauthorized)
 		if doubtsClock(err) {
 			s.cfg.Clock.Refused()
 		} else {
@@ -195,6 +197,7 @@ func (s *Session) open(ctx context.Context, network <-chan struct{}) (*live, err
 	if err := s.cfg.Pace.wait(ctx); err != nil {
 		return nil, err
 	}
+	s.reload()
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	conn, err := s.reach(ctx, network)
@@ -226,6 +229,21 @@ func (s *Session) open(ctx context.Context, network <-chan struct{}) (*live, err
 	l.wire = wire
 	s.cfg.Clock.Accepted()
 	return l, nil
+}
+
+// reload takes another key, if somebody has put it where the refused one was.
+func (s *Session) reload() {
+	if !s.stale || s.cfg.Reload == nil {
+		return
+	}
+	s.stale = false
+	c, err := s.cfg.Reload()
+	switch {
+	case err != nil:
+		s.log.Debug("the credential could not be read again", "error", err)
+	case c.ID == s.cfg.Credential.ID && c.Host == s.cfg.Credential.Host:
+		s.cfg.Credential = c
+	}
 }
 
 // reach dials. When a link comes up meanwhile, it gives up: what has been sent before went nowhere, and TCP would wait

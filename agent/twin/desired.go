@@ -2,6 +2,7 @@ package twin
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 )
 
@@ -33,7 +34,48 @@ type Desired struct {
 	Doc     map[string]any // without members whose names begin with $
 
 	since map[string]int64 // per top-level member, also removed ones: the version that last named it
+	anew  bool             // the identity was made again: the numbers mean nothing any more
 }
+
+// savedDesired is a Desired as it is kept: {"version", "doc", "since"}.
+type savedDesired struct {
+	Version int64            `json:"version"`
+	Doc     json.RawMessage  `json:"doc"`
+	Since   map[string]int64 `json:"since,omitempty"`
+}
+
+// MarshalJSON is for keeping it on disk.
+func (d Desired) MarshalJSON() ([]byte, error) {
+	doc := json.RawMessage("{}")
+	if d.Doc != nil {
+		var err error
+		if doc, err = json.Marshal(d.Doc); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(savedDesired{Version: d.Version, Doc: doc, Since: d.since})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote; numbers keep their spelling.
+func (d *Desired) UnmarshalJSON(raw []byte) error {
+	var s savedDesired
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return fmt.Errorf("twin: read desired properties: %w", err)
+	}
+	doc, err := parseSection(s.Doc)
+	if err != nil {
+		return err
+	}
+	if s.Version < 0 {
+		return fmt.Errorf("twin: read desired properties: version %d", s.Version)
+	}
+	*d = Desired{Version: s.Version, Doc: Merge(nil, doc), since: s.Since}
+	return nil
+}
+
+// Anew says that the identity was deleted and created again, so that version numbers have begun anew even where the next
+// one is not smaller: the next Replace counts every member as new.
+func (d *Desired) Anew() { d.anew = true }
 
 // Merge takes a notification. Only the next version changes the document; an older one is skipped, a later one means
 // that something was missed. As long as nothing is known (Version 0) every patch asks for a Fetch, because a patch
@@ -69,8 +111,9 @@ func (d *Desired) Replace(version int64, doc json.RawMessage) (changed bool, err
 	}
 	next = Merge(nil, next) // a stored null means absent
 	diff := Diff(d.Doc, next)
-	changed = d.Version != version || len(diff) > 0
-	if version < d.Version {
+	changed = d.Version != version || len(diff) > 0 || d.anew
+	if version < d.Version || d.anew {
+		d.anew = false
 		d.since = nil // the old numbers mean nothing any more
 		for k := range d.Doc {
 			diff[k] = nil

@@ -106,6 +106,21 @@ func (t *Tracker) Refused() error {
 	return fmt.Errorf("twin: the hub refuses reported property %q: left out until it changes", k)
 }
 
+// LeftOut are the members that the hub has refused and that are still wanted as they were then, sorted.
+func (t *Tracker) LeftOut() []string {
+	var names []string
+	for k, v := range t.refused {
+		if Equal(v, t.want[k]) {
+			names = append(names, k)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Anew forgets what was refused: the identity was created again.
+func (t *Tracker) Anew() { t.refused, t.single = nil, false }
+
 // diff is the patch that brings whatever the hub may have to what is wanted; nil when there is none to send.
 func (t *Tracker) diff() map[string]any {
 	if t.known == nil || t.flight != nil {

@@ -49,7 +49,7 @@ func (w *wire) Report(ctx context.Context, patch json.RawMessage) (int64, error)
 
 // ask sends a request and waits for the answer with the same $rid.
 func (w *wire) ask(ctx context.Context, topic func(rid string) string, body []byte) (reply, error) {
-	rid := strconv.FormatUint(w.rid.Add(1), 10)
+	rid := strconv.FormatUint(w.rid.Add(1), 16)
 	answer := make(chan reply, 1)
 	w.mu.Lock()
 	w.waiting[rid] = answer

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"sync"
@@ -84,6 +85,7 @@ func Open(ctx context.Context, conn net.Conn, p iothub.OpenParams) (iothub.Wire,
 	}
 	w.link = link.New(conn, link.Options{MaxFrame: maxFrame, Check: check, Silence: silence, Hold: w.quiet})
 	w.client = mqtt.NewClient(w.options(p, token))
+	w.rid.Store(rand.Uint64() >> 1) // an answer that comes late, to an earlier connection's question, fits none of this one's
 	go w.pump()
 	stop := context.AfterFunc(ctx, func() { w.link.Fail(context.Cause(ctx)) })
 	defer stop()

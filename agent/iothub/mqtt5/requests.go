@@ -52,7 +52,7 @@ func (w *wire) Report(ctx context.Context, patch json.RawMessage) (int64, error)
 
 // ask sends a request and waits for the answer with the same correlation data.
 func (w *wire) ask(ctx context.Context, topic string, body []byte) (*paho.Publish, error) {
-	rid := strconv.FormatUint(w.rid.Add(1), 10)
+	rid := strconv.FormatUint(w.rid.Add(1), 16) // at most 16 bytes, as the API wants
 	answer := make(chan *paho.Publish, 1)
 	w.mu.Lock()
 	w.waiting[rid] = answer

@@ -111,6 +111,8 @@ func kindOf(code byte, status string) error {
 		switch {
 		case status == "0101":
 			return iothub.ErrUnauthorized
+		case status == "0104":
+			return iothub.ErrStale
 		case first == client|retry && (second == 0x01 || second == 0x02):
 			return iothub.ErrThrottled
 		case first&3 == client && first&retry == 0:

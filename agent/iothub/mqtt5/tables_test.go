@@ -23,7 +23,7 @@ func TestFailureKinds(t *testing.T) {
 		{135, "0101", iothub.ErrUnauthorized},
 		{131, "0102", iothub.ErrRejected},
 		{131, "0103", iothub.ErrRejected},
-		{131, "0104", iothub.ErrRejected},
+		{131, "0104", iothub.ErrStale},
 		{151, "0501", iothub.ErrThrottled},
 		{151, "0502", iothub.ErrThrottled},
 		{131, "0503", nil},

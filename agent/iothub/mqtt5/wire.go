@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,7 @@ func Open(ctx context.Context, conn net.Conn, p iothub.OpenParams) (iothub.Wire,
 		done:       make(chan struct{}),
 		waiting:    map[string]chan *paho.Publish{},
 	}
+	w.rid.Store(rand.Uint64() >> 1) // an answer that comes late, to an earlier connection's question, fits none of this one's
 	connect, err := w.connectPacket(p)
 	if err != nil {
 		_ = conn.Close()

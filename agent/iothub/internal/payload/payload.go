@@ -81,14 +81,16 @@ func split(object json.RawMessage) (json.RawMessage, int64, error) {
 // Error is the error of an answer with an HTTP status of 400 or more: one of the session's errors where there is one
 // for the status, with the hub's own message.
 func Error(what string, status int, body []byte) error {
-	kind := iothub.ErrRejected
-	switch {
-	case status == 429:
-		kind = iothub.ErrThrottled
-	case status == 401 || status == 403:
+	var kind error // nil passes, or is nobody's fault on this side
+	switch status {
+	case 400, 405, 413, 415:
+		kind = iothub.ErrRejected
+	case 401, 403:
 		kind = iothub.ErrUnauthorized
-	case status >= 500 || status < 400:
-		kind = nil // passes, or is nobody's fault on this side
+	case 412:
+		kind = iothub.ErrStale
+	case 429:
+		kind = iothub.ErrThrottled
 	}
 	text := fmt.Sprintf("%s: status %d", what, status)
 	if m := message(body); m != "" {

@@ -58,7 +58,9 @@ func TestError(t *testing.T) {
 	}{
 		{429, body, iothub.ErrThrottled, "429001 Too many"},
 		{400, []byte(`not JSON`), iothub.ErrRejected, "status 400"},
-		{412, nil, iothub.ErrRejected, "status 412"},
+		{412, nil, iothub.ErrStale, "status 412"},
+		{404, nil, nil, "status 404"},
+		{413, nil, iothub.ErrRejected, "status 413"},
 		{401, nil, iothub.ErrUnauthorized, "status 401"},
 		{500, nil, nil, "status 500"},
 	} {
@@ -66,7 +68,7 @@ func TestError(t *testing.T) {
 		if !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%d: %v", test.status, err)
 		}
-		for _, kind := range []error{iothub.ErrThrottled, iothub.ErrRejected, iothub.ErrUnauthorized, iothub.ErrOffline} {
+		for _, kind := range []error{iothub.ErrThrottled, iothub.ErrRejected, iothub.ErrUnauthorized, iothub.ErrStale, iothub.ErrOffline} {
 			if is := errors.Is(err, kind); is != (kind == test.kind) {
 				t.Errorf("%d: is %q: %v", test.status, kind, is)
 			}
