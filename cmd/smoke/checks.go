@@ -497,8 +497,7 @@ func (m *machine) killAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	events, _ := m.events.since(mark)
-	if ids := creditIDs(events); taken-before != rounds*each || len(ids) != rounds*each {
+	if ids := m.newCredits(mark); taken-before != rounds*each || len(ids) != rounds*each {
 		return fmt.Errorf("the acceptor took %d coins of %d, the hub has %d credits: %v", taken-before, rounds*each, len(ids), ids)
 	}
 	return m.cleanStop(ctx)
@@ -506,13 +505,24 @@ func (m *machine) killAgent(ctx context.Context) error {
 
 // counted waits for n different coins.
 func (m *machine) counted(ctx context.Context, mark, n int) error {
-	return m.events.wait(ctx, fmt.Sprint(n, " different coins"), mark, func(events []admin.Event) bool {
+	return m.events.wait(ctx, fmt.Sprint(n, " different coins"), mark, func([]admin.Event) bool {
 		counters := map[any]bool{}
-		for _, c := range credits(events) {
+		for _, c := range m.newCredits(mark) {
 			counters[c] = true
 		}
 		return len(counters) >= n
 	})
+}
+
+// newCredits are the ids of the credits that came after a mark for the first time. A killed agent sends again what it had
+// not yet noted as acknowledged, under the same id, and that may be a coin of before the mark.
+func (m *machine) newCredits(mark int) map[string]any {
+	all, _ := m.events.since(0)
+	ids := creditIDs(all[mark:])
+	for id := range creditIDs(all[:mark]) {
+		delete(ids, id)
+	}
+	return ids
 }
 
 // creditIDs are the ids of the credits that came: a message that comes again does so under its own.
