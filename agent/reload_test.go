@@ -13,6 +13,7 @@ import (
 
 	"github.com/twinbay/twinbay/agent/config"
 	"github.com/twinbay/twinbay/agent/local"
+	"github.com/twinbay/twinbay/simulator/hub"
 )
 
 // reloads is a device file that a test changes.
@@ -157,6 +158,10 @@ func TestReloadOfTheHub(t *testing.T) {
 		r.reported("coins", `{"module":{"name":"counter"}}`)
 		text := strings.Replace(r.text("3.1.1", "", "coins"), "[device]", "log_level = \"debug\"\n[outbox]\nmax_bytes = \"16MiB\"\n[device]", 1)
 		f.mustReload(text, local.Reloaded{Changed: []string{"coins"}, Device: true, Later: []string{"agent.log_level", "outbox"}})
+		spoken := func(e hub.Event) bool {
+			return e.Kind == "connected" && e.ModuleID == "coins" && strings.Contains(e.Detail, "3.1.1")
+		}
+		r.hub.Wait(t, spoken)
 		r.machines["coins"].insert(1)
 		if got := r.telemetry("coins"); got != `{"coin":1}` {
 			t.Errorf("%s", got)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/twinbay/twinbay/agent/config"
 	"github.com/twinbay/twinbay/agent/disk"
+	"github.com/twinbay/twinbay/agent/disk/disktest"
 	"github.com/twinbay/twinbay/agent/host"
 	"github.com/twinbay/twinbay/agent/identity"
 	"github.com/twinbay/twinbay/agent/iothub"
@@ -274,7 +275,7 @@ type rig struct {
 	ended  chan struct{}
 	logs   *local.Logs
 	folder string
-	disk   disk.FS // nil: the real one
+	disk   disk.FS // in memory, unless a test sets another
 	load   func(context.Context) (*config.Config, error)
 
 	machines map[string]*machine
@@ -289,7 +290,7 @@ const deviceID = "vending-1"
 func newRig(t testing.TB, mqtt, extra string, names ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, hub: hubtest.New(t, hub.Options{ModuleLimit: 50}), machines: map[string]*machine{}, running: map[string]*inMemory{}, lives: map[string]int{}, logs: local.NewLogs(0)}
-	r.folder = t.TempDir()
+	r.folder, r.disk = t.TempDir(), &disktest.FS{}
 	r.write(r.folder, "device", r.hub.Device(deviceID))
 	for _, name := range names {
 		r.add(name)

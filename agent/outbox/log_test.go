@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -330,6 +329,3 @@ func powerCutAt(t *testing.T, cutAt int, seed uint64) (over bool) {
 	})
 	return over
 }
-
-// errDisk is any error that a disk gives.
-var errDisk = syscall.EIO

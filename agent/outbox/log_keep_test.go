@@ -1,0 +1,167 @@
+package outbox_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twinbay/twinbay/agent/outbox"
+)
+
+// A component with a backlog, and one that hands over and is rid of messages all the time: the busy one's messages do not
+// fill the disk because of the quiet one's, and nobody loses any.
+func TestSegmentsAreUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t, outbox.LogConfig{SegmentBytes: 16 << 10, MaxBytes: 64 << 10})
+		busy, quiet := d.box("busy"), d.box("quiet")
+		l := newLedger()
+		for n := range 3000 {
+			d.put(busy, strings.Repeat("x", 500))
+			r, _ := busy.Next()
+			busy.Acked(r.ID)
+			if n%30 == 0 {
+				l.put(quiet, fmt.Sprint(n))
+			}
+		}
+		time.Sleep(time.Second)
+		s := d.log.Status()
+		if s.DiskBytes > 64<<10*10/6+2*16<<10 {
+			t.Errorf("%d bytes on disk", s.DiskBytes)
+		}
+		if s.Written > 3000*600*3/2 {
+			t.Errorf("%d bytes written for 3000 messages of 500", s.Written)
+		}
+		d.powerCut(3)
+		_, records := all(d.box("quiet"))
+		if missing := l.missing(byBody(records)); len(missing) > 0 || len(records) != 100 {
+			t.Errorf("%d of 100 are there, %q are missing", len(records), missing)
+		}
+		if st := d.box("quiet").Stats(); st.Accepted != 100 || len(st.Dropped) != 0 {
+			t.Errorf("%+v", st)
+		}
+		if n := d.log.Status().Damaged; n != 0 {
+			t.Errorf("%d damaged places", n)
+		}
+		d.log.Close()
+	})
+}
+
+// A time to live goes on while the device is off, once the clock is known to be right.
+func TestAges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t, outbox.LogConfig{})
+		b := d.box("coins")
+		d.log.Confirm(time.Now())
+		time.Sleep(time.Hour)
+		hours := func(n int) func(*outbox.Record) {
+			return func(r *outbox.Record) { r.TTL = time.Duration(n) * time.Hour }
+		}
+		d.put(b, "for two hours", hours(2))
+		d.put(b, "for a day", hours(24))
+		d.put(b, "for ever")
+		time.Sleep(time.Hour)
+		off := func(span time.Duration) {
+			if err := d.log.Close(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(span)
+			d.start()
+			b = d.box("coins")
+		}
+		off(5 * time.Hour)
+		if n := b.Stats().Queued; n != 3 {
+			t.Errorf("%d queued before the clock is known to be right, want all 3", n)
+		}
+		d.log.Confirm(time.Now())
+		if st := b.Stats(); st.Queued != 2 || st.Dropped[outbox.DroppedExpired] != 1 {
+			t.Errorf("%+v once it is, want one expired", st)
+		}
+		time.Sleep(10 * time.Hour) // 16 of the 24 are over
+		off(0)                     // the clock is not known: it counts from what was saved
+		time.Sleep(17 * time.Hour)
+		d.log.Confirm(time.Now())
+		d.expect(b, "for ever")
+		d.log.Confirm(time.Now().Add(-time.Hour)) // a step back makes nothing younger or older
+		if st := b.Stats(); st.InFlight != 1 {
+			t.Errorf("%+v", st)
+		}
+		d.log.Close()
+	})
+}
+
+// What is set aside is still shown after a restart, and the newest are kept.
+func TestSetAsideIsKept(t *testing.T) {
+	for _, p := range []outbox.Profile{outbox.Durable, outbox.SDCard} {
+		d := newDevice(t, outbox.LogConfig{Profile: p})
+		b := d.box("coins")
+		var ids []string
+		for n := range outbox.MaxAside + 2 {
+			ids = append(ids, d.put(b, fmt.Sprint(n)))
+			for range 5 {
+				b.Next()
+				b.Returned()
+			}
+		}
+		check := func(when string) {
+			t.Helper()
+			st := d.box("coins").Stats()
+			if len(st.Aside) != outbox.MaxAside || st.Queued != 0 || st.Dropped[outbox.SetAside] != outbox.MaxAside+2 {
+				t.Fatalf("%s %s: %+v", p, when, st)
+			}
+			for i, a := range st.Aside {
+				if a.ID != ids[i+2] || a.Bytes == 0 || a.At.IsZero() {
+					t.Errorf("%s %s: %+v is shown, want %s", p, when, a, ids[i+2])
+				}
+			}
+		}
+		check("at once")
+		d.restart()
+		check("after a restart")
+		d.restart()
+		check("after two")
+	}
+}
+
+// Messages of a component that nobody opens are kept, named, and there when it comes back.
+func TestComponentThatIsGone(t *testing.T) {
+	d := newDevice(t, outbox.LogConfig{})
+	d.put(d.box("door"), "open", withState("o"))
+	d.put(d.box("coins"), "1")
+	d.restart()
+	d.box("coins")
+	if left := d.log.Status().Left; len(left) != 1 || left["door"] != 1 {
+		t.Errorf("left %v, want one message of door", left)
+	}
+	d.restart()
+	b := d.box("door")
+	if len(d.log.Status().Left) != 1 || string(b.State()) != "o" {
+		t.Errorf("left %v, state %q", d.log.Status().Left, b.State())
+	}
+	d.expect(b, "open")
+}
+
+// After a kill -9 only what the last moment's acknowledgements were for is sent again.
+func TestNoReplayAfterAKill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t, outbox.LogConfig{})
+		b := d.box("coins")
+		for n := range 200 {
+			d.put(b, fmt.Sprint(n))
+		}
+		for range 150 {
+			r, _ := b.Next()
+			b.Acked(r.ID)
+		}
+		time.Sleep(time.Second)
+		d.cfg.FS = d.fs.Clone() // what the kernel has: a kill loses nothing of it
+		d.log.Close()
+		log := outbox.OpenLog(d.cfg)
+		bodies, _ := all(log.Box("coins"))
+		if len(bodies) != 50 || bodies[0] != "150" {
+			t.Errorf("%d are sent again, from %.5q", len(bodies), bodies)
+		}
+		log.Close()
+	})
+}
