@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twinbay/twinbay/agent/disk/disktest"
 	"github.com/twinbay/twinbay/agent/identity"
 	"github.com/twinbay/twinbay/agent/iothub"
 	"github.com/twinbay/twinbay/agent/local"
@@ -449,9 +449,7 @@ func TestOfflineStartHasTheLastSettings(t *testing.T) {
 
 		// A damaged file is said, kept aside, and no reason not to start.
 		path := r.agent.twinFile("coins" + componentSuffix)
-		if err := os.WriteFile(path, []byte("\x00\x00\x00"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		r.disk.(*disktest.FS).Edit(path, func([]byte) []byte { return []byte("\x00\x00\x00") })
 		r.start()
 		time.Sleep(time.Minute)
 		if c := r.component("coins"); c.Process.State != local.Running {
