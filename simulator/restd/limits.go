@@ -55,6 +55,19 @@ func (s *Server) throttle(x *exchange, rt route) error {
 		meters := max(1, (x.r.ContentLength+hub.MethodMeter-1)/hub.MethodMeter)
 		n = int(meters) * hub.MethodMeter
 	}
+	return s.count(x, op, n)
+}
+
+// bulkThrottle counts the identities of a bulk operation, each of which is one operation of the registry ("IoT Hub quotas and
+// throttling"), the first by the request itself.
+func (s *Server) bulkThrottle(x *exchange, identities int) error {
+	if identities < 2 || identities > 100 { // too many are refused, and done nothing with
+		return nil
+	}
+	return s.count(x, hub.OpRegistry, identities-1)
+}
+
+func (s *Server) count(x *exchange, op hub.Operation, n int) error {
 	held, err := s.hub.Throttle(op, x.id, n)
 	if err != nil {
 		return x.throttled(&hub.Error{Code: 429003, Name: "ThrottlingBacklogTimeout", Text: err.(*hub.Error).Text})

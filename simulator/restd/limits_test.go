@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,6 +61,25 @@ func TestTierOverREST(t *testing.T) {
 		if r := d.do("GET /twins/d1", ""); r.StatusCode != 200 {
 			t.Errorf("a twin is another throttle: %d", r.StatusCode)
 		}
+	})
+}
+
+// A bulk operation counts each of its identities: a hundred of them use up a minute of an S1 hub's registry.
+func TestBulkCountsIdentities(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDoor(t)
+		h := hub.New(hub.Options{HostName: d.hub.HostName(), Policies: []hub.Policy{{Name: "iothubowner", Permissions: hub.Owner, PrimaryKey: testKey}}, Tier: "S1"})
+		d.hub, d.srv = h, New(h, nil)
+		var all []string
+		for n := range 100 {
+			all = append(all, fmt.Sprintf(`{"id":"d%d"}`, n))
+		}
+		body := "[" + strings.Join(all, ",") + "]"
+		start := time.Now()
+		if r := d.do("POST /devices", body); r.StatusCode != 200 || time.Since(start) != 0 {
+			t.Fatalf("%d after %v: %s", r.StatusCode, time.Since(start), read(r))
+		}
+		d.refused("a hundred more", d.do("POST /devices", body), 429, "ThrottlingBacklogTimeout", "registry")
 	})
 }
 

@@ -42,6 +42,9 @@ func (s *Server) bulk(x *exchange) error {
 	if err := x.decode(&all); err != nil {
 		return err
 	}
+	if err := s.bulkThrottle(x, len(all)); err != nil {
+		return err
+	}
 	result, err := s.hub.BulkRegistry(all)
 	switch {
 	case err != nil:
@@ -64,6 +67,9 @@ func (s *Server) regenerateKeys(x *exchange) error {
 		Devices   []hub.KeyOwner
 	}
 	if err := x.decode(&in); err != nil {
+		return err
+	}
+	if err := s.bulkThrottle(x, len(in.Devices)); err != nil {
 		return err
 	}
 	result, err := s.hub.RegenerateKeys(in.PolicyKey, in.Devices)
