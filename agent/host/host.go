@@ -103,24 +103,58 @@ func (h *Host) moduleFolder(name string) (string, error) {
 	return folder, nil
 }
 
-// wipe removes a module's folder and the sockets in it, and nothing else: a folder that holds a file of somebody else
-// stays, with an error that names it.
+// wipe removes a module's folder and what a module leaves in it, and nothing else: a folder that holds a file of
+// somebody else stays, with an error that names it.
 func wipe(folder string) error {
+	const tries = 5 // a module that is being killed with its agent may still make its socket
+	var err error
+	for range tries {
+		var foreign bool
+		if foreign, err = empty(folder); err != nil {
+			return err
+		}
+		err = os.Remove(folder)
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if foreign || !errors.Is(err, syscall.ENOTEMPTY) {
+			break
+		}
+	}
+	return fmt.Errorf("host: sweep %s: %w; move what is not the agent's out of there", folder, err)
+}
+
+// empty removes what modules make in their folder. foreign says that there is something else.
+func empty(folder string) (foreign bool, err error) {
 	entries, err := os.ReadDir(folder)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("host: sweep %s: %w", folder, err)
+		return false, fmt.Errorf("host: sweep %s: %w", folder, err)
 	}
 	for _, e := range entries {
-		if e.Type()&os.ModeSocket == 0 && !e.IsDir() {
-			continue // and a folder goes only if it is empty
+		path := filepath.Join(folder, e.Name())
+		if !ours(e) {
+			foreign = true
+			continue
 		}
-		os.Remove(filepath.Join(folder, e.Name())) // what stays makes the next Remove fail
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			foreign = true // a folder goes only if it is empty
+		}
 	}
-	if err := os.Remove(folder); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("host: sweep %s: %w; move what is not the agent's out of there", folder, err)
+	return foreign, nil
+}
+
+// ours says whether a module made an entry of its folder: a socket or, for the moment before it, the empty file by which
+// go-plugin finds a free name (server.go, serverListener_unix). A module that is killed in that moment leaves the file.
+func ours(e os.DirEntry) bool {
+	if e.IsDir() || e.Type()&os.ModeSocket != 0 {
+		return true
 	}
-	return nil
+	info, err := e.Info()
+	if errors.Is(err, os.ErrNotExist) {
+		return true // it has gone by itself
+	}
+	return err == nil && info.Mode().IsRegular() && info.Size() == 0 && strings.HasPrefix(e.Name(), "plugin")
 }

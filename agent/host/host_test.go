@@ -326,8 +326,11 @@ func TestStaleSocketsAreSweptAndNothingElse(t *testing.T) {
 	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: filepath.Join(stale, "plugin1")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(other, "a"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	// What go-plugin has in the socket's place for a moment, and what only looks like it.
+	for _, file := range []string{filepath.Join(stale, "plugin2"), filepath.Join(other, "a")} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	h, err := host.Open(folder)
 	if err != nil {
@@ -346,19 +349,47 @@ func TestStaleSocketsAreSweptAndNothingElse(t *testing.T) {
 }
 
 func TestForeignFileInAModuleFolderStays(t *testing.T) {
+	for name, text := range map[string]string{"diary.txt": "", "plugin2": "dear diary"} {
+		folder := t.TempDir()
+		file := filepath.Join(folder, "module-coins", name)
+		if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := host.Open(folder); err == nil || !strings.Contains(err.Error(), "module-coins") {
+			t.Errorf("%s: err = %v, want one that names the folder", name, err)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A module may make its socket in the very moment in which the next agent sweeps.
+func TestSweepWhileAModuleDies(t *testing.T) {
 	folder := t.TempDir()
-	file := filepath.Join(folder, "module-coins", "diary.txt")
-	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := host.Open(folder); err == nil || !strings.Contains(err.Error(), "module-coins") {
-		t.Errorf("err = %v, want one that names the folder", err)
-	}
-	if _, err := os.Stat(file); err != nil {
-		t.Error(err)
+	stale := filepath.Join(folder, "module-coins")
+	for range 200 {
+		if err := os.Mkdir(stale, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		var dying sync.WaitGroup
+		dying.Go(func() { // as go-plugin does; the folder may be gone by then
+			f, err := os.CreateTemp(stale, "plugin")
+			if err == nil {
+				f.Close()
+			}
+		})
+		h, err := host.Open(folder)
+		dying.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Close(); err != nil { // it sweeps what came after the first
+			t.Fatal(err)
+		}
 	}
 }
 
