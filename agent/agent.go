@@ -231,7 +231,7 @@ func (a *Agent) open(owner string, key []string, ref string, log *slog.Logger, s
 	if a.speak != nil {
 		wire = a.speak
 	}
-	c := iothub.Config{Host: a.file().Hub.Host, Address: a.file().Hub.Address, CA: ca, Credential: cred, Wire: wire, Log: log,
+	c := iothub.Config{Host: a.file().Hub.Host, Address: a.file().Hub.Address, CA: ca, Credential: cred, Wire: wire, Messages: owner == "", Log: log,
 		Reload: func() (identity.Credential, error) { return identity.Load(ref) },
 		Pace:   &a.pace, Network: &a.link, Clock: a.clock}
 	if a.dial != nil {
@@ -283,6 +283,7 @@ func (a *Agent) Status() local.Status {
 		s.Storage = local.StorageOf(box.Status())
 	}
 	t := a.clock.Status()
+	s.Messages = a.device.messages()
 	s.Clock = local.Clock{Source: string(t.Source), OffsetS: t.Offset.Seconds(), Note: t.Note}
 	for _, p := range a.all() {
 		c := p.shown.component()

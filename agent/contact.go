@@ -33,9 +33,10 @@ type contact struct {
 	shown *view
 
 	// What the owner does about it.
-	changed func()                  // desired properties are not what they were
-	method  func(iothub.MethodCall) // a direct method
-	moved   func()                  // the connection stands, or has gone
+	changed func()                    // desired properties are not what they were
+	method  func(iothub.MethodCall)   // a direct method
+	message func(iothub.CloudMessage) // a cloud-to-device message; nil: none come
+	moved   func()                    // the connection stands, or has gone
 
 	session   *iothub.Session
 	connected bool
@@ -126,6 +127,10 @@ func (c *contact) handle(e iothub.Event) {
 		c.patch(e)
 	case iothub.MethodCall:
 		c.method(e)
+	case iothub.CloudMessage:
+		if c.message != nil {
+			c.message(e)
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ type device struct {
 	log   *slog.Logger
 	shown *view
 	memo  memory
+	mail  mail
 	task  task
 
 	mu   sync.Mutex
@@ -50,6 +51,7 @@ func (d *device) run(ctx context.Context) {
 	d.memo.note = func(text string) { d.shown.note(aboutDisk, text) }
 	d.memo.load(d.agent.disk, d.agent.twinFile(deviceTwin), d.log)
 	d.memo.show(d.shown)
+	d.openInbox()
 	keep(ctx, d.log, d.shown, d.live)
 }
 
@@ -69,6 +71,14 @@ func (d *device) live(stop context.Context) (err error) {
 		},
 		changed: d.onDesired, method: d.onMethod, moved: func() {},
 	}
+	arrivals := make(chan iothub.CloudMessage, maxArrivals)
+	hub.message = func(m iothub.CloudMessage) {
+		select {
+		case arrivals <- m:
+		default: // the disk is slow; the hub hands it out again
+		}
+	}
+	l.away(func(ctx context.Context) func() { return d.keepMessages(ctx, arrivals) })
 	hub.want(d.reported())
 	d.setTell(func() { l.call(stop, func() { hub.want(d.reported()) }) })
 	defer d.setTell(nil)

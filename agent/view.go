@@ -79,6 +79,7 @@ const (
 	aboutReport    = "report"    // reported properties are not taken now
 	aboutRefused   = "refused"   // reported properties that the hub will not have
 	aboutForbidden = "forbidden" // reported properties that no hub would have
+	aboutInbox     = "inbox"     // cloud-to-device messages are not taken now
 	aboutDisk      = "disk"      // the twin cannot be kept
 	aboutSend      = "send"      // messages are not taken now
 )

@@ -41,7 +41,7 @@ type Twin struct {
 	ReportedVersion int64
 }
 
-// Event is something that a session tells its owner. It is one of Up, Down, DesiredPatch and MethodCall.
+// Event is something that a session tells its owner. It is one of Up, Down, DesiredPatch, MethodCall and CloudMessage.
 type Event interface{ event() }
 
 // Up says that the connection stands and all subscriptions are made: the owner asks for the twin now. It may come again
@@ -69,6 +69,18 @@ type MethodCall struct {
 	Answer  func(status int, payload json.RawMessage)
 }
 
+// CloudMessage is a cloud-to-device message. The hub hands it out again, within a minute or on the next connection, until
+// Ack is called: once, from any goroutine.
+type CloudMessage struct {
+	ID         string // message-id
+	Properties map[string]string
+	System     map[string]string // by the hub's names: correlation-id, content-type, …
+	Body       []byte
+	Again      bool // it may have come before
+	Ack        func()
+}
+
+func (CloudMessage) event() {}
 func (Up) event()           {}
 func (Down) event()         {}
 func (DesiredPatch) event() {}
@@ -83,6 +95,7 @@ type Config struct {
 	Reload     func() (identity.Credential, error) // reads the credential again after it was refused; nil means that it stays
 	Dial       Dial                                // nil means TCP with TLS 1.2 or newer
 	Wire       Open                                // mqtt3.Open or mqtt5.Open
+	Messages   bool                                // take cloud-to-device messages: of a device, not of a module
 	Log        *slog.Logger
 
 	Pace    *Pace   // shared by the sessions of a device; nil means that this one connects when it likes

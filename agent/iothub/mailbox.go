@@ -11,22 +11,25 @@ import (
 const (
 	maxPatches = 64
 	maxMethods = 32
+	maxClouds  = 32
 )
 
 // mailbox holds the events that the owner has not yet taken. put never blocks, so the wire's reader never waits for the
-// owner; and the box never holds more than a Down, an Up, maxPatches and maxMethods, because newer events replace older
-// ones:
+// owner; and the box never holds more than a Down, an Up, maxPatches, maxMethods and maxClouds, because newer events
+// replace older ones:
 //
-//   - a Down replaces every Up, Down and patch before it;
+//   - a Down replaces every Up, Down, patch and cloud-to-device message before it: the hub hands the last out again;
 //   - an Up replaces every Up and patch before it, as the owner asks for the whole twin then;
 //   - one patch too many becomes an Up;
-//   - one method too many is answered with status 503 in place of the owner.
+//   - one method too many is answered with status 503 in place of the owner;
+//   - one cloud-to-device message too many is left to the hub, which hands it out again.
 type mailbox struct {
 	mu      sync.Mutex
 	queue   []Event
 	up      bool // patches that come before Up are part of the twin that the owner asks for then
 	patches int
 	methods int
+	clouds  int
 	ready   chan struct{} // capacity one
 }
 
@@ -56,7 +59,12 @@ func (b *mailbox) add(e Event) bool {
 	case Down:
 		b.up = false
 		b.drop(func(e Event) bool { _, method := e.(MethodCall); return !method })
-		b.patches = 0
+		b.patches, b.clouds = 0, 0
+	case CloudMessage:
+		if b.clouds == maxClouds {
+			return false
+		}
+		b.clouds++
 	case DesiredPatch:
 		if !b.up {
 			return true
@@ -104,6 +112,8 @@ func (b *mailbox) take() (Event, bool) {
 		b.patches--
 	case MethodCall:
 		b.methods--
+	case CloudMessage:
+		b.clouds--
 	}
 	return e, true
 }

@@ -101,3 +101,22 @@ func TestDeliverKeepsOrder(t *testing.T) {
 		}
 	})
 }
+
+func TestMailboxLeavesMessagesToTheHub(t *testing.T) {
+	b := newMailbox()
+	b.put(Up{})
+	for n := range maxClouds + 3 {
+		if fits := b.put(CloudMessage{ID: string(rune('a' + n))}); fits != (n < maxClouds) {
+			t.Errorf("message %d fits: %v", n+1, fits)
+		}
+	}
+	b.put(Down{})
+	if e, ok := b.take(); !ok {
+		t.Error("nothing is left")
+	} else if _, down := e.(Down); !down {
+		t.Errorf("after the end of the connection there is %#v", e)
+	}
+	if !b.put(CloudMessage{}) {
+		t.Error("the room is not free again")
+	}
+}

@@ -206,7 +206,7 @@ func (s *Session) open(ctx context.Context, network <-chan struct{}) (*live, err
 	}
 	now := s.cfg.Clock.Now()
 	l := newLive(now.Add(tokenLife))
-	wire, err := s.cfg.Wire(ctx, conn, OpenParams{
+	p := OpenParams{
 		Host:       s.cfg.Host,
 		Credential: s.cfg.Credential,
 		At:         now,
@@ -222,7 +222,11 @@ func (s *Session) open(ctx context.Context, network <-chan struct{}) (*live, err
 				s.log.Warn("direct method refused: too many wait", "method", m.Name)
 			}
 		},
-	})
+	}
+	if s.cfg.Messages {
+		p.Message = func(m CloudMessage) { s.box.put(m) } // one that does not fit comes again
+	}
+	wire, err := s.cfg.Wire(ctx, conn, p)
 	if err != nil {
 		return nil, err
 	}

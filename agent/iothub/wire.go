@@ -39,6 +39,7 @@ type OpenParams struct {
 	KeepAlive   time.Duration
 	Desired     func(DesiredPatch) // called in order; must not block
 	Method      func(MethodCall)   // called in order; must not block
+	Message     func(CloudMessage) // called in order; must not block; nil means that none are wanted
 }
 
 // Wire is one open connection. Its methods may be called from any goroutine.

@@ -66,6 +66,17 @@ func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	return r, c.call(ctx, http.MethodPost, "/v1/reload", nil, &r)
 }
 
+// Messages asks for the device's cloud-to-device messages.
+func (c *Client) Messages(ctx context.Context) ([]CloudMessage, error) {
+	var m []CloudMessage
+	return m, c.call(ctx, http.MethodGet, "/v1/messages", nil, &m)
+}
+
+// Dismiss removes one, by its number or its message id.
+func (c *Client) Dismiss(ctx context.Context, which string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/messages/"+url.PathEscape(which), nil, &struct{}{})
+}
+
 // Logs calls each for every line until the log ends, ctx ends (which is no error) or each fails.
 func (c *Client) Logs(ctx context.Context, q LogQuery, each func(LogLine) error) error {
 	v := url.Values{}

@@ -5,6 +5,8 @@
 //	GET  /v1/components/{component}/twin
 //	POST /v1/components/{component}/methods/{method}   the payload as body, or none
 //	POST /v1/reload
+//	GET  /v1/messages                                  the device's cloud-to-device messages
+//	DELETE /v1/messages/{which}                        by number or message id: dismissed
 //	GET  /v1/logs?component=&lines=&follow=1           one JSON object a line
 //
 // A failed request answers {"error": "…", "code": "…"}. The socket's protection is its folder (mode 0700), its own mode
@@ -25,6 +27,7 @@ var (
 	ErrNoComponent = errors.New("no such component")             // 404
 	ErrNotRunning  = errors.New("the module is not running now") // 503
 	ErrTimeout     = errors.New("no answer in time")             // 504
+	ErrNoMessage   = errors.New("no such message")               // 404
 	ErrInvalidFile = errors.New("the device file has errors")    // 422
 )
 
@@ -37,6 +40,10 @@ type Agent interface {
 	Invoke(ctx context.Context, component, method string, payload json.RawMessage) (status int, answer json.RawMessage, err error)
 	// Reload reads the device file again. An error of the file's is ErrInvalidFile, and nothing has changed then.
 	Reload(ctx context.Context) (Reloaded, error)
+	// Messages are the device's cloud-to-device messages, oldest first.
+	Messages(ctx context.Context) ([]CloudMessage, error)
+	// Dismiss removes one, by its number or its message id.
+	Dismiss(ctx context.Context, which string) error
 	// Logs answers the last lines, and with q.Follow the coming ones until ctx ends; then it closes the channel.
 	Logs(ctx context.Context, q LogQuery) (<-chan LogLine, error)
 }
@@ -60,9 +67,10 @@ type Status struct {
 	Protocol   string      `json:"protocol"`              // "mqtt 3.1.1" or "mqtt 5"
 	Started    time.Time   `json:"started"`
 	Clock      Clock       `json:"clock"`
-	Session    Link        `json:"session"` // the device's own connection
-	Storage    Storage     `json:"storage"` // where messages wait
-	Versions   Versions    `json:"twin"`    // of the device's own twin
+	Messages   int         `json:"messages"` // cloud-to-device messages that nobody has dismissed
+	Session    Link        `json:"session"`  // the device's own connection
+	Storage    Storage     `json:"storage"`  // where messages wait
+	Versions   Versions    `json:"twin"`     // of the device's own twin
 	Components []Component `json:"components"`
 }
 
@@ -210,6 +218,18 @@ type TwinView struct {
 type MethodResult struct {
 	Status  int             `json:"status"`
 	Payload json.RawMessage `json:"payload,omitempty"`
+}
+
+// CloudMessage is a cloud-to-device message of the device. Of Body, Text and Base64 one is there.
+type CloudMessage struct {
+	Number     uint64            `json:"number"` // this device's own; never repeats
+	ID         string            `json:"message_id,omitempty"`
+	Received   time.Time         `json:"received"`
+	Properties map[string]string `json:"properties,omitempty"`
+	System     map[string]string `json:"system,omitempty"` // by the hub's names: correlation-id, content-type, …
+	Body       json.RawMessage   `json:"body,omitempty"`   // when it is JSON
+	Text       string            `json:"text,omitempty"`   // when it is other text
+	Base64     []byte            `json:"base64,omitempty"` // when it is neither
 }
 
 // LogQuery says which lines are wanted.

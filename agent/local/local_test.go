@@ -69,6 +69,17 @@ func (m *machine) Reload(context.Context) (Reloaded, error) {
 	return Reloaded{Added: []string{"cooling"}, Kept: map[string]int{"door": 3}}, nil
 }
 
+func (m *machine) Messages(context.Context) ([]CloudMessage, error) {
+	return []CloudMessage{{Number: 7, ID: "a/b c", Received: time.Unix(1, 0).UTC(), Body: json.RawMessage(`{"a":1}`)}}, nil
+}
+
+func (m *machine) Dismiss(_ context.Context, which string) error {
+	if which != "a/b c" && which != "7" {
+		return ErrNoMessage
+	}
+	return nil
+}
+
 func (m *machine) Logs(ctx context.Context, q LogQuery) (<-chan LogLine, error) {
 	if q.Component == "nobody" {
 		return nil, ErrNoComponent
@@ -339,5 +350,23 @@ func TestReload(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestMessages(t *testing.T) {
+	path, _ := serve(t, &machine{logs: NewLogs(0)})
+	c := Dial(path)
+	defer c.Close()
+	got, err := c.Messages(t.Context())
+	if err != nil || len(got) != 1 || got[0].Number != 7 || got[0].ID != "a/b c" || string(got[0].Body) != `{"a":1}` {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, which := range []string{"7", "a/b c"} {
+		if err := c.Dismiss(t.Context(), which); err != nil {
+			t.Errorf("dismiss %s: %v", which, err)
+		}
+	}
+	if err := c.Dismiss(t.Context(), "8"); !errors.Is(err, ErrNoMessage) {
+		t.Errorf("dismiss what is not there: %v", err)
 	}
 }

@@ -70,6 +70,21 @@ func Handler(a Agent) http.Handler {
 		}
 		answer(w, done)
 	})
+	mux.HandleFunc("GET /v1/messages", func(w http.ResponseWriter, r *http.Request) {
+		m, err := a.Messages(r.Context())
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, m)
+	})
+	mux.HandleFunc("DELETE /v1/messages/{which}", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.Dismiss(r.Context(), r.PathValue("which")); err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, struct{}{})
+	})
 	mux.HandleFunc("GET /v1/logs", func(w http.ResponseWriter, r *http.Request) {
 		logs(w, r, a)
 	})
@@ -138,6 +153,7 @@ var codes = []struct {
 	{ErrNotRunning, "not-running", http.StatusServiceUnavailable},
 	{ErrInvalidFile, "invalid-file", http.StatusUnprocessableEntity},
 	{ErrTimeout, "timeout", http.StatusGatewayTimeout},
+	{ErrNoMessage, "no-message", http.StatusNotFound},
 	{context.DeadlineExceeded, "timeout", http.StatusGatewayTimeout},
 }
 

@@ -187,6 +187,8 @@ func next(err error) error {
 		return fmt.Errorf("%w; `twinbay status` lists the components", err)
 	case errors.Is(err, local.ErrNotRunning):
 		return fmt.Errorf("%w; `twinbay status` says why", err)
+	case errors.Is(err, local.ErrNoMessage):
+		return fmt.Errorf("%w; `twinbay messages` lists what there is", err)
 	case errors.Is(err, local.ErrTimeout):
 		return fmt.Errorf("%w; `twinbay logs` shows what the module does", err)
 	}

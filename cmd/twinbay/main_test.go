@@ -132,6 +132,21 @@ func (v vendor) Reload(context.Context) (local.Reloaded, error) {
 	return local.Reloaded{Added: []string{"cooling"}, Removed: []string{"door"}, Kept: map[string]int{"door": 12}, Later: []string{"outbox"}}, nil
 }
 
+func (v vendor) Messages(context.Context) ([]local.CloudMessage, error) {
+	return []local.CloudMessage{
+		{Number: 3, ID: "promo-1", Received: noon, Properties: map[string]string{"lang": "de"}, Body: json.RawMessage(`{ "text": "hello" }`)},
+		{Number: 12, Received: noon, Text: "plain \x1b[31m"},
+		{Number: 13, Received: noon, Base64: []byte{0, 255}},
+	}, nil
+}
+
+func (v vendor) Dismiss(_ context.Context, which string) error {
+	if which != "3" && which != "12" && which != "13" && which != "promo-1" {
+		return local.ErrNoMessage
+	}
+	return nil
+}
+
 func (v vendor) Logs(ctx context.Context, q local.LogQuery) (<-chan local.LogLine, error) {
 	return v.logs.Query(ctx, q), nil
 }

@@ -39,6 +39,9 @@ func printStatus(w io.Writer, s local.Status, now time.Time) error {
 	for _, line := range storage(s.Storage, now) {
 		fmt.Fprintf(w, "  %s\n", oneLine(line))
 	}
+	if s.Messages > 0 {
+		fmt.Fprintf(w, "  %d cloud-to-device messages wait: twinbay messages\n", s.Messages)
+	}
 	if len(s.Components) == 0 {
 		_, err = fmt.Fprintln(w, "\nno components; add [modules.NAME] to the device file")
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -99,10 +100,33 @@ func (w *wire) handle(_ mqtt.Client, m mqtt.Message) {
 		w.desired(patch)
 	case method:
 		w.invoke(in, body)
+	case cloud:
+		w.take(in.bag, m)
+		return // acknowledged when it is safe
 	case unknown:
 		return
 	}
 	m.Ack()
+}
+
+// take hands a cloud-to-device message over. One that nobody wants is left to the hub.
+func (w *wire) take(bag string, m mqtt.Message) {
+	if w.message == nil {
+		return
+	}
+	properties, system := readBag(bag)
+	id := system["message-id"]
+	delete(system, "message-id")
+	var once sync.Once
+	w.message(iothub.CloudMessage{
+		ID: id, Properties: properties, System: system, Body: slices.Clone(m.Payload()), Again: m.Duplicate(),
+		Ack: func() {
+			once.Do(func() {
+				// After the end of the connection the hub hands it out again.
+				_, _ = w.run(context.Background(), func() mqtt.Token { m.Ack(); return nil })
+			})
+		},
+	})
 }
 
 func (w *wire) invoke(in incoming, body []byte) {

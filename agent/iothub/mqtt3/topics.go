@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,8 @@ const (
 	filterTwin    = "$iothub/twin/res/#"
 	filterDesired = "$iothub/twin/PATCH/properties/desired/#"
 	filterMethods = "$iothub/methods/POST/#"
+
+	suffixDevicebound = "/messages/devicebound/" // behind devices/{id}; with a # the filter
 
 	prefixTwin    = "$iothub/twin/res/"
 	prefixDesired = "$iothub/twin/PATCH/properties/desired/"
@@ -91,6 +94,7 @@ type incoming struct {
 	rid     string // of an answer or a method
 	version int64  // of a desired patch, or of the reported properties after a report; 0: not said
 	name    string // of a method
+	bag     string // of a cloud-to-device message
 }
 
 type kind byte
@@ -100,6 +104,7 @@ const (
 	answer
 	desired
 	method
+	cloud
 )
 
 var errTopic = errors.New("not a topic of the hub")
@@ -116,6 +121,11 @@ func parseTopic(topic string) (incoming, error) {
 		in.kind, rest = desired, topic[len(prefixDesired):]
 	case strings.HasPrefix(topic, prefixMethods):
 		in.kind, rest = method, topic[len(prefixMethods):]
+	case strings.HasPrefix(topic, "devices/"):
+		if _, bag, ok := strings.Cut(topic, suffixDevicebound); ok {
+			return incoming{kind: cloud, bag: bag}, nil
+		}
+		return incoming{}, nil
 	default:
 		return incoming{}, nil
 	}
@@ -169,6 +179,39 @@ func (in *incoming) readPath(path string) error {
 		}
 	}
 	return nil
+}
+
+// systemNames are the hub's names of what is short on the wire; the others are the application's.
+var systemNames = map[string]string{
+	"$.to": "to", "$.mid": "message-id", "$.cid": "correlation-id", "$.uid": "user-id", "$.ct": "content-type",
+	"$.ce": "content-encoding", "$.ctime": "iothub-creation-time-utc", "$.exp": "expiry",
+	"iothub-operation": "iothub-operation", "iothub-ack": "iothub-ack",
+}
+
+// readBag reads the property bag of a cloud-to-device message. It has no errors: what is not percent-encoded as it should
+// be is taken as it stands, because a message that is not taken would come again for ever.
+func readBag(bag string) (properties, system map[string]string) {
+	properties, system = map[string]string{}, map[string]string{}
+	for pair := range strings.SplitSeq(bag, "&") {
+		if pair == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		name, value = unescape(name), unescape(value)
+		if known, ok := systemNames[name]; ok {
+			system[known] = value
+		} else {
+			properties[name] = value
+		}
+	}
+	return properties, system
+}
+
+func unescape(s string) string {
+	if text, err := url.PathUnescape(s); err == nil {
+		s = text
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 // userName is the hub's host, the raw ids and the query.

@@ -2,11 +2,13 @@ package mqtt3
 
 import (
 	"encoding/json"
+	"maps"
 	"net/url"
 	"os"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twinbay/twinbay/agent/identity"
 	"github.com/twinbay/twinbay/agent/iothub"
@@ -154,11 +156,56 @@ func TestMalformedTopics(t *testing.T) {
 			t.Errorf("%s: %+v, want an error", topic, in)
 		}
 	}
-	for _, topic := range []string{"", "devices/d/messages/devicebound/%24.mid=1", "$iothub/other"} {
+	for _, topic := range []string{"", "devices/d/modules/m/inputs/i/%24.mid=1", "$iothub/other"} {
 		if in, err := parseTopic(topic); err != nil || in.kind != unknown {
 			t.Errorf("%s: %+v, %v, want nothing known", topic, in, err)
 		}
 	}
+}
+
+func TestDeviceboundVectors(t *testing.T) {
+	var file struct {
+		Vectors []struct {
+			Name, Device, Module, Topic, Ack, Expires string
+			System, Properties                        map[string]string
+		}
+	}
+	vectors(t, "devicebound.json", &file)
+	for _, v := range file.Vectors {
+		in, err := parseTopic(v.Topic)
+		if err != nil || in.kind != cloud {
+			t.Errorf("%s: %+v, %v", v.Name, in, err)
+			continue
+		}
+		properties, system := readBag(in.bag)
+		if system["iothub-ack"] != v.Ack || v.Expires != "" && !strings.HasPrefix(system["expiry"], strings.TrimSuffix(v.Expires, "Z")) {
+			t.Errorf("%s: %v", v.Name, system)
+		}
+		delete(system, "iothub-ack")
+		delete(system, "expiry")
+		if !maps.Equal(properties, v.Properties) || !maps.Equal(system, v.System) {
+			t.Errorf("%s: %v and %v, want %v and %v", v.Name, properties, system, v.Properties, v.System)
+		}
+	}
+	if len(file.Vectors) < 5 {
+		t.Errorf("only %d vectors", len(file.Vectors))
+	}
+}
+
+// FuzzReadBag reads a bag that nobody has checked: it has no errors, and answers text alone.
+func FuzzReadBag(f *testing.F) {
+	f.Add("%24.to=%2Fdevices%2Fd%2Fmessages%2Fdevicebound&%24.mid=1&iothub-ack=none&a=b")
+	f.Add("%zz=%&=&&%ff")
+	f.Fuzz(func(t *testing.T, bag string) {
+		properties, system := readBag(bag)
+		for _, m := range []map[string]string{properties, system} {
+			for k, v := range m {
+				if !utf8.ValidString(k) || !utf8.ValidString(v) {
+					t.Errorf("%q: %q=%q", bag, k, v)
+				}
+			}
+		}
+	})
 }
 
 func FuzzParseTopic(f *testing.F) {
@@ -170,7 +217,7 @@ func FuzzParseTopic(f *testing.F) {
 		if err != nil || in.kind == unknown {
 			return
 		}
-		if in.version < 0 || in.kind == answer && (in.status < 100 || in.status > 999) || in.kind != desired && in.rid == "" {
+		if in.version < 0 || in.kind == answer && (in.status < 100 || in.status > 999) || in.kind != desired && in.kind != cloud && in.rid == "" {
 			t.Errorf("%q: %+v", topic, in)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -41,6 +42,7 @@ type wire struct {
 	client  mqtt.Client
 	desired func(iothub.DesiredPatch)
 	method  func(iothub.MethodCall)
+	message func(iothub.CloudMessage) // nil: none are wanted
 
 	calls   chan call
 	closing chan struct{} // closed by the first Close
@@ -77,6 +79,7 @@ func Open(ctx context.Context, conn net.Conn, p iothub.OpenParams) (iothub.Wire,
 		id:      p.Credential.ID,
 		desired: p.Desired,
 		method:  p.Method,
+		message: p.Message,
 		calls:   make(chan call),
 		closing: make(chan struct{}),
 		quiet:   make(chan struct{}),
@@ -128,7 +131,7 @@ func check(first byte, length int) error {
 	case packets.Connack, packets.Puback, packets.Unsuback:
 		ok = length == 2
 	case packets.Suback:
-		ok = length > 2 && length <= 2+len(filters)
+		ok = length > 2 && length <= 2+len(filters)+1
 	case packets.Pingresp:
 		ok = length == 0
 	case packets.Publish:
@@ -166,9 +169,14 @@ func (w *wire) connect(p iothub.OpenParams) error {
 	return fmt.Errorf("CONNECT: %w", err)
 }
 
+// filters are everybody's; a device that wants its messages has one more.
 var filters = map[string]byte{filterTwin: 0, filterDesired: 0, filterMethods: 0}
 
 func (w *wire) subscribe(ctx context.Context) error {
+	filters := maps.Clone(filters)
+	if w.message != nil {
+		filters["devices/"+w.id.Device+suffixDevicebound+"#"] = 1
+	}
 	t, err := w.run(ctx, func() mqtt.Token { return w.client.SubscribeMultiple(filters, nil) })
 	if err == nil {
 		err = w.wait(ctx, t)

@@ -3,12 +3,16 @@ package mqtt5
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
+	"github.com/eclipse/paho.golang/paho/session"
 
 	"github.com/twinbay/twinbay/agent/iothub"
 	"github.com/twinbay/twinbay/agent/iothub/internal/payload"
@@ -99,11 +103,73 @@ func (w *wire) handle(r paho.PublishReceived) (bool, error) {
 		}
 	case p.Topic == topicDesired:
 		w.patch(p)
+	case p.Topic == topicCommands:
+		w.take(p)
 	case isMethod:
 		w.invoke(name, p)
 	}
 	return true, nil
 }
+
+// systemNames are the hub's names of a command's user properties; those of the application have an "@" in front.
+var systemNames = map[string]string{
+	"user-id": "user-id", "correlation-id": "correlation-id", "content-encoding": "content-encoding",
+	"creation-time": "iothub-creation-time-utc", "sequence-no": "sequence-number", "enqueued-time": "iothub-enqueuedtime",
+	"delivery-count": "delivery-count",
+}
+
+// take hands a cloud-to-device message over. One that nobody wants is left to the hub.
+func (w *wire) take(p *paho.Publish) {
+	if w.message == nil {
+		return
+	}
+	m := iothub.CloudMessage{
+		Properties: map[string]string{}, System: map[string]string{}, Body: slices.Clone(p.Payload), Again: p.Duplicate(),
+	}
+	if p.Properties.ContentType != "" {
+		m.System["content-type"] = p.Properties.ContentType
+	}
+	for _, u := range p.Properties.User {
+		name, own := strings.CutPrefix(u.Key, "@")
+		switch {
+		case own:
+			m.Properties[name] = u.Value
+		case u.Key == "message-id":
+			m.ID = u.Value
+		case systemNames[u.Key] != "":
+			m.System[systemNames[u.Key]] = u.Value
+		}
+	}
+	packet := p.Packet()
+	var once sync.Once
+	m.Ack = func() {
+		once.Do(func() { _ = w.session.later(packet) }) // after the end of the connection the hub hands it out again
+	}
+	w.message(m)
+}
+
+// acks is a client's session in which a cloud-to-device message is acknowledged when its owner says so: the client itself
+// acknowledges what its handler has returned from, and with its manual acknowledgements looks for them 20 times a second.
+type acks struct {
+	session.SessionManager
+}
+
+// Ack is the client's.
+func (a *acks) Ack(p *packets.Publish) error {
+	if p.Topic == topicCommands {
+		return nil
+	}
+	return a.SessionManager.Ack(p)
+}
+
+// ConnectionLost ends the session with its connection, as the client does with a session of its own: whoever waits for an
+// acknowledgement learns of it.
+func (a *acks) ConnectionLost(d *packets.Disconnect) error {
+	return errors.Join(a.SessionManager.ConnectionLost(d), a.SessionManager.Close())
+}
+
+// later is the owner's.
+func (a *acks) later(p *packets.Publish) error { return a.SessionManager.Ack(p) }
 
 func (w *wire) patch(p *paho.Publish) {
 	v, err := version(p.Properties.User)

@@ -24,6 +24,7 @@ const (
 	topicReported  = "$iothub/twin/patch/reported"
 	topicDesired   = "$iothub/twin/patch/desired"
 	topicMethods   = "$iothub/methods/+"
+	topicCommands  = "$iothub/commands"
 	topicResponses = "$iothub/responses" // subscribed by the hub itself
 	prefixMethods  = "$iothub/methods/"
 

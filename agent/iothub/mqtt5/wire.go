@@ -17,6 +17,7 @@ import (
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
+	"github.com/eclipse/paho.golang/paho/session/state"
 
 	"github.com/twinbay/twinbay/agent/identity"
 	"github.com/twinbay/twinbay/agent/iothub"
@@ -39,6 +40,8 @@ type wire struct {
 	client     *paho.Client
 	desired    func(iothub.DesiredPatch)
 	method     func(iothub.MethodCall)
+	message    func(iothub.CloudMessage) // nil: none are wanted
+	session    *acks
 	maxPacket  int
 
 	done chan struct{}
@@ -56,6 +59,8 @@ func Open(ctx context.Context, conn net.Conn, p iothub.OpenParams) (iothub.Wire,
 		credential: p.Credential,
 		desired:    p.Desired,
 		method:     p.Method,
+		message:    p.Message,
+		session:    &acks{SessionManager: state.NewInMemory()},
 		maxPacket:  maxFrame,
 		done:       make(chan struct{}),
 		waiting:    map[string]chan *paho.Publish{},
@@ -70,6 +75,7 @@ func Open(ctx context.Context, conn net.Conn, p iothub.OpenParams) (iothub.Wire,
 	w.client = paho.NewClient(paho.ClientConfig{
 		ClientID:           w.credential.ID.String(),
 		Conn:               &link.Batch{Link: w.link},
+		Session:            w.session,
 		AuthHandler:        auther{},
 		PacketTimeout:      never,
 		OnPublishReceived:  []func(paho.PublishReceived) (bool, error){w.handle},
@@ -81,6 +87,7 @@ func Open(ctx context.Context, conn net.Conn, p iothub.OpenParams) (iothub.Wire,
 	if err := w.connect(ctx, connect, p.At); err != nil {
 		_ = w.link.Close()
 		<-w.link.Gone()
+		_ = w.session.Close()
 		return nil, err
 	}
 	if err := w.subscribe(ctx); err != nil {
@@ -188,6 +195,9 @@ func refusal(ack *paho.Connack, id identity.ID, at time.Time) error {
 
 func (w *wire) subscribe(ctx context.Context) error {
 	filters := []paho.SubscribeOptions{{Topic: topicDesired}, {Topic: topicMethods}}
+	if w.message != nil {
+		filters = append(filters, paho.SubscribeOptions{Topic: topicCommands, QoS: 1})
+	}
 	ack, err := w.client.Subscribe(ctx, &paho.Subscribe{Subscriptions: filters})
 	if ack != nil {
 		for i, code := range ack.Reasons {
@@ -288,6 +298,7 @@ func (w *wire) loss(err error) error {
 func (w *wire) Close() {
 	_ = w.client.Disconnect(&paho.Disconnect{}) // waits for the client's goroutines; its error is that of a lost link
 	<-w.link.Gone()
+	_ = w.session.Close() // the client closes only a session of its own
 	w.end(link.ErrClosed)
 }
 
