@@ -31,6 +31,7 @@ func exportCommand(f *hubFlags) *cobra.Command {
 	c.Flags().StringVar(&e.Container, "container", "", "SAS URI of a blob container, with permission to read, write and delete")
 	c.Flags().StringVar(&e.Blob, "blob", "", "name of the blob (default devices.txt)")
 	c.Flags().BoolVar(&e.ExcludeKeys, "exclude-keys", false, "leave the keys out")
+	c.Flags().BoolVar(&e.Configurations, "configurations", false, "write configurations.txt, too")
 	c.Flags().BoolVar(&wait, "wait", false, "until the export has ended")
 	return c
 }
@@ -60,6 +61,7 @@ func importCommand(f *hubFlags) *cobra.Command {
 	c.Flags().StringVar(&i.Container, "container", "", "SAS URI of the blob container, with permission to read")
 	c.Flags().StringVar(&i.Blob, "blob", "", "name of the blob (default devices.txt)")
 	c.Flags().StringVar(&i.Output, "output-container", "", "SAS URI of the container for importErrors.log, with permission to read, write and delete (default: the same)")
+	c.Flags().BoolVar(&i.Configurations, "configurations", false, "read configurations.txt, too")
 	c.Flags().BoolVar(&wait, "wait", false, "until the import has ended; lines that failed are in importErrors.log")
 	return c
 }

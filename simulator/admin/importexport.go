@@ -31,6 +31,8 @@ type Export struct {
 	Container   string // SAS URI of a blob container, with permission to read, write and delete
 	Blob        string // "" means devices.txt
 	ExcludeKeys bool
+
+	Configurations bool // configurations.txt, too
 }
 
 // Import says what to import.
@@ -38,6 +40,8 @@ type Import struct {
 	Container string // SAS URI of a blob container, with permission to read
 	Blob      string // "" means devices.txt
 	Output    string // SAS URI of the container for importErrors.log, to read, write and delete
+
+	Configurations bool // configurations.txt, too
 }
 
 // Export begins an export of all identities and twins.
@@ -47,6 +51,9 @@ func (c *Client) Export(ctx context.Context, e Export) (Job, error) {
 		"outputBlobContainerUri":    e.Container,
 		"excludeKeysInExport":       e.ExcludeKeys,
 		"storageAuthenticationType": "keyBased",
+	}
+	if e.Configurations {
+		body["includeConfigurations"] = true
 	}
 	if e.Blob != "" {
 		body["outputBlobName"] = e.Blob
@@ -61,6 +68,9 @@ func (c *Client) Import(ctx context.Context, i Import) (Job, error) {
 		"inputBlobContainerUri":     i.Container,
 		"outputBlobContainerUri":    i.Output,
 		"storageAuthenticationType": "keyBased",
+	}
+	if i.Configurations {
+		body["includeConfigurations"] = true
 	}
 	if i.Blob != "" {
 		body["inputBlobName"] = i.Blob

@@ -101,6 +101,7 @@ func (h *Hub) BeginUpload(g Grant, blob string) (FileUpload, error) {
 	}
 	id := newToken()
 	n.uploads[id] = fileUpload{blob, now.Add(uploadTTL)}
+	h.changedIdentity(n.id)
 	n.activity = now
 	return FileUpload{id, place.HostName, place.ContainerName, blob, place.SASToken}, nil
 }
@@ -132,6 +133,7 @@ func (h *Hub) EndUpload(ctx context.Context, g Grant, correlationID string, succ
 		return noUpload(correlationID)
 	}
 	delete(n.uploads, correlationID)
+	h.changedIdentity(n.id)
 	now := time.Now()
 	n.activity = now
 	e := Event{Kind: "file", DeviceID: g.ID.Device, Detail: u.blob + ": failed"}

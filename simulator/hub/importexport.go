@@ -13,8 +13,9 @@ import (
 
 // Defaults of import and export. Source: Microsoft Learn, "Import and export IoT Hub device identities in bulk".
 const (
-	devicesBlob      = "devices.txt"
-	importErrorsBlob = "importErrors.log"
+	devicesBlob        = "devices.txt"
+	configurationsBlob = "configurations.txt"
+	importErrorsBlob   = "importErrors.log"
 )
 
 // maxImportExports is how many of these jobs a hub remembers; GET /jobs answers recent ones.
@@ -32,8 +33,8 @@ const (
 	jobCancelled = "cancelled"
 )
 
-// JobProperties is an import or export of identities. Taken in, only type, what begins with input, output and
-// exclude, and storageAuthenticationType count. Source: Azure/azure-iot-hub-node, src/service.json; that the answer
+// JobProperties is an import or export of identities. Taken in, type, what begins with input, output, exclude, include and
+// configurations, and storageAuthenticationType count. Source: Azure/azure-iot-hub-node, src/service.json; that the answer
 // holds no container URI, whose signature is a credential, is measured for the output one (github.com/mwalser/
 // terraform-provider-iothub, CONCEPT.md).
 type JobProperties struct {
@@ -49,6 +50,8 @@ type JobProperties struct {
 	OutputBlobContainerURI    string  `json:"outputBlobContainerUri,omitempty"`
 	OutputBlobName            string  `json:"outputBlobName,omitempty"` // of an export; "" means devices.txt
 	ExcludeKeysInExport       bool    `json:"excludeKeysInExport"`
+	IncludeConfigurations     bool    `json:"includeConfigurations,omitempty"`
+	ConfigurationsBlobName    string  `json:"configurationsBlobName,omitempty"`    // in and out; "" means configurations.txt
 	StorageAuthenticationType *string `json:"storageAuthenticationType,omitempty"` // keyBased; identityBased is refused
 }
 
@@ -108,6 +111,10 @@ func (h *Hub) newImportExport(in JobProperties) (*importExport, *Error) {
 		j.InputBlobName = orDefault(in.InputBlobName, devicesBlob)
 	default:
 		return nil, argument("type %q: want import or export", in.Type)
+	}
+	if in.IncludeConfigurations {
+		j.IncludeConfigurations = true
+		j.ConfigurationsBlobName = orDefault(in.ConfigurationsBlobName, configurationsBlob)
 	}
 	if t := text(in.StorageAuthenticationType); t != "" && !strings.EqualFold(t, "keyBased") {
 		return nil, &Error{Code: 400032, Name: "ManagedIdentityNotEnabled",

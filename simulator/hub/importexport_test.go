@@ -324,3 +324,88 @@ func FuzzImportLines(f *testing.F) {
 		}
 	})
 }
+
+func TestConfigurationsAreExportedAndImported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s := withShelf(t)
+		made := configure(t, h, "", `{"id":"all","labels":{"team":"food"},"content":{"deviceContent":{"properties.desired.rate":1}},"targetCondition":"*","priority":3,
+			"metrics":{"queries":{"fast":"SELECT deviceId FROM devices WHERE properties.reported.rate = 1"}}}`)
+		in := JobProperties{Type: "export", OutputBlobContainerURI: "here", IncludeConfigurations: true}
+		if j := finish(t, h, in); j.Status != jobCompleted || j.ConfigurationsBlobName != "configurations.txt" {
+			t.Fatalf("export: %+v", j)
+		}
+		exported := s.blobs["configurations.txt"]
+		var line map[string]any
+		if err := json.Unmarshal([]byte(exported), &line); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"Id", "SchemaVersion", "Labels", "Content", "TargetCondition", "CreatedTimeUtc", "LastUpdatedTimeUtc", "Priority", "SystemMetrics", "Metrics", "ETag", "ImportMode"} {
+			if _, there := line[name]; !there {
+				t.Errorf("the export has no %s: %s", name, exported)
+			}
+		}
+		if !strings.Contains(exported, `"Content":{"DeviceContent":{"properties.desired.rate":1}}`) {
+			t.Errorf("content: %s", exported)
+		}
+
+		// Another hub takes it. There it is with another etag, so the same line does not fit a second time.
+		other, o := withShelf(t)
+		o.blobs["devices.txt"] = ""
+		o.blobs["configurations.txt"] = exported
+		in = JobProperties{Type: "import", InputBlobContainerURI: "here", OutputBlobContainerURI: "here", IncludeConfigurations: true}
+		if _, err := other.PutDevice(Device{DeviceID: "d"}, ""); err != nil { // etags are the hub's
+			t.Fatal(err)
+		}
+		if j := finish(t, other, in); j.Status != jobCompleted || o.blobs[importErrorsBlob] != "" {
+			t.Fatalf("import: %+v\n%s", j, o.blobs[importErrorsBlob])
+		}
+		taken, err := other.Configuration("all")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if taken.Priority != 3 || taken.Labels["team"] != "food" || taken.Metrics.Queries["fast"] != made.Metrics.Queries["fast"] ||
+			string(encode(taken.Content)) != string(encode(made.Content)) || taken.TargetCondition != "*" {
+			t.Errorf("imported %+v", taken)
+		}
+		o.blobs["configurations.txt"] = exported + "plain text\n\n" + `{"Id":"x","Content":{},"ImportMode":"delete"}` + "\n" +
+			`{"Id":"all","Content":{"DeviceContent":{"properties.desired.rate":1}}}` + "\n" +
+			`{"Id":"all","Content":{"DeviceContent":{"properties.desired.rate":1}},"Priority":9,"ETag":"` + taken.ETag + `"}`
+		finish(t, other, in)
+		var codes []string
+		for line := range strings.Lines(o.blobs[importErrorsBlob]) {
+			var e struct{ ErrorCode int }
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Error(err)
+			}
+			codes = append(codes, fmt.Sprint(e.ErrorCode))
+		}
+		if got, want := strings.Join(codes, " "), "412001 400006 400004 412001"; got != want {
+			t.Errorf("importErrors.log has %s, want %s:\n%s", got, want, o.blobs[importErrorsBlob])
+		}
+		if taken, err = other.Configuration("all"); err != nil || taken.Priority != 9 {
+			t.Errorf("after the change: %+v, %v", taken, err)
+		}
+		delete(o.blobs, "configurations.txt")
+		if j := finish(t, other, in); j.Status != jobFailed || text(j.FailureReason) != "no blob configurations.txt" {
+			t.Errorf("without configurations: %+v", j)
+		}
+	})
+}
+
+func FuzzImportConfiguration(f *testing.F) {
+	f.Add([]byte(`{"Id":"all","Content":{"DeviceContent":{"properties.desired.rate":1}},"TargetCondition":"*","ETag":"MQ==","ImportMode":"createOrUpdateIfMatchETag"}`))
+	f.Add([]byte(`{"id":"m","content":{"moduleContent":{"properties.desired.a.b":null}},"targetCondition":"FROM devices.modules WHERE moduleId = 'm'"}`))
+	f.Add([]byte("null"))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		h := New(Options{})
+		defer h.Close()
+		why := h.importConfiguration(line, 1)
+		var out bytes.Buffer
+		if err := h.writeConfigurations(&out); err != nil {
+			t.Fatal(err)
+		}
+		if (out.Len() == 0) != (why != nil) {
+			t.Errorf("error %v, and the export is %q", why, &out)
+		}
+	})
+}

@@ -93,7 +93,8 @@ type savedIdentity struct {
 	ModelID    string    `json:"modelId,omitempty"`
 	Twin       savedTwin `json:"twin"`
 
-	Configurations []savedApplied `json:"configurations,omitempty"`
+	Configurations []savedApplied         `json:"configurations,omitempty"`
+	Uploads        map[string]savedUpload `json:"uploads,omitempty"` // by correlation id
 
 	LinkTime *time.Time `json:"linkTime,omitempty"`
 	Activity *time.Time `json:"activity,omitempty"`
@@ -230,6 +231,7 @@ func (n *identity) save() savedIdentity {
 		ModelID:    n.modelID,
 
 		Configurations: saveApplied(n.applied),
+		Uploads:        saveUploads(n.uploads),
 
 		LinkTime: savedTime(n.linkTime),
 		Activity: savedTime(n.activity),
@@ -264,6 +266,7 @@ func (s *savedIdentity) load(id ID) (identity, error) {
 		auth:       authentication{s.Auth.Kind, s.Auth.Primary, s.Auth.Secondary, s.Auth.Thumbprint1, s.Auth.Thumbprint2},
 		managedBy:  s.ManagedBy,
 		applied:    loadApplied(s.Configurations),
+		uploads:    loadUploads(s.Uploads),
 		modelID:    s.ModelID,
 		linkTime:   loadedTime(s.LinkTime),
 		activity:   loadedTime(s.Activity),
@@ -310,6 +313,33 @@ func (s *savedMeta) load() (*meta, error) {
 		m.below[k] = below
 	}
 	return m, nil
+}
+
+type savedUpload struct {
+	Blob    string    `json:"blob"`
+	Expires time.Time `json:"expires"`
+}
+
+func saveUploads(all map[string]fileUpload) map[string]savedUpload {
+	if len(all) == 0 {
+		return nil
+	}
+	out := make(map[string]savedUpload, len(all))
+	for id, u := range all {
+		out[id] = savedUpload{u.blob, u.expires.UTC()}
+	}
+	return out
+}
+
+func loadUploads(all map[string]savedUpload) map[string]fileUpload {
+	if len(all) == 0 {
+		return nil
+	}
+	out := make(map[string]fileUpload, len(all))
+	for id, u := range all {
+		out[id] = fileUpload{u.Blob, u.Expires}
+	}
+	return out
 }
 
 // savedTime and loadedTime leave out the zero time.

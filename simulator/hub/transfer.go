@@ -23,10 +23,19 @@ const (
 // with a brace.
 const keysExcluded = "This export has no keys: excludeKeysInExport was set."
 
-// runExport writes a line for each identity.
+// runExport writes a line for each identity and, if so wanted, each configuration.
 func (h *Hub) runExport(ctx context.Context, j *importExport) error {
-	blob := j.output.Create(ctx, j.OutputBlobName)
-	if err := h.writeExport(ctx, j, blob); err != nil {
+	err := writeBlob(ctx, j.output, j.OutputBlobName, func(blob io.Writer) error { return h.writeExport(ctx, j, blob) })
+	if err != nil || !j.IncludeConfigurations {
+		return err
+	}
+	return writeBlob(ctx, j.output, j.ConfigurationsBlobName, h.writeConfigurations)
+}
+
+// writeBlob writes a blob, which is there only when all of it is.
+func writeBlob(ctx context.Context, to Container, name string, write func(io.Writer) error) error {
+	blob := to.Create(ctx, name)
+	if err := write(blob); err != nil {
 		blob.Abort()
 		return err
 	}
@@ -69,7 +78,11 @@ func (h *Hub) runImport(ctx context.Context, j *importExport) error {
 		return err
 	}
 	log := &importLog{ctx: ctx, output: j.output}
-	if err := h.importLines(ctx, j, blob, size, log); err != nil {
+	err = h.importLines(ctx, j, blob, size, log)
+	if err == nil && j.IncludeConfigurations {
+		err = h.importConfigurations(ctx, j, log)
+	}
+	if err != nil {
 		log.abort()
 		return err
 	}
@@ -88,7 +101,7 @@ func (h *Hub) importLines(ctx context.Context, j *importExport, blob io.Reader, 
 		}
 		h.importBatch(batch)
 		for _, line := range batch {
-			if err := log.add(line); err != nil {
+			if err := log.add(line.ID, line.err); err != nil {
 				return err
 			}
 		}
@@ -152,8 +165,9 @@ type importLog struct {
 	w      *bufio.Writer
 }
 
-func (l *importLog) add(line importLine) error {
-	if line.err == nil {
+// add tells of a line that failed; a nil why is one that did not.
+func (l *importLog) add(device string, why *Error) error {
+	if why == nil {
 		return nil
 	}
 	if l.blob == nil {
@@ -164,7 +178,7 @@ func (l *importLog) add(line importLine) error {
 		DeviceID    string `json:"deviceId"`
 		ErrorCode   int    `json:"errorCode"`
 		ErrorStatus string `json:"errorStatus"`
-	}{line.ID, line.err.Code, line.err.Text}), '\n'))
+	}{device, why.Code, why.Text}), '\n'))
 	return err
 }
 
