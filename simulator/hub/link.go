@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"time"
@@ -27,6 +28,7 @@ type Link struct {
 	queue  []func(Peer)     // what to tell the peer
 	busy   bool             // somebody is telling it
 	over   bool
+	why    string // of an end that the door saw; "" for the device's goodbye
 }
 
 // Attach makes a link of an authenticated connection. The identity must still be there and enabled.
@@ -213,6 +215,15 @@ func (l *Link) Detach() {
 	l.hub.end(l, nil)
 }
 
+// Lost is Detach for a connection that has ended without the device's goodbye. why is said in the event: over MQTT 3.1.1 the
+// device itself is not told.
+func (l *Link) Lost(why error) {
+	l.hub.mu.Lock()
+	defer l.hub.unlock()
+	l.why = why.Error()
+	l.hub.end(l, nil)
+}
+
 func (l *Link) gone() *Error {
 	return connectionGone("the connection of " + l.id.String() + " has ended")
 }
@@ -241,7 +252,7 @@ func (h *Hub) end(l *Link, why *Error) {
 	l.n.link, l.n.linkTime = nil, time.Now()
 	l.n.mail.release(l)
 	h.arm(l.n)
-	e := Event{Kind: "disconnected", DeviceID: l.id.Device, ModuleID: l.id.Module, Detail: "the device's end"}
+	e := Event{Kind: "disconnected", DeviceID: l.id.Device, ModuleID: l.id.Module, Detail: cmp.Or(l.why, "the device's end")}
 	if why != nil {
 		e.Detail = why.Error()
 		h.later = append(h.later, func() { l.peer.Close(why) })

@@ -147,5 +147,9 @@ func (d *device) leave(why error) {
 			d.log.Debug("the will is not sent", "error", err)
 		}
 	}
-	d.link.Detach()
+	if errors.Is(why, errGoodbye) {
+		d.link.Detach()
+		return
+	}
+	d.link.Lost(why)
 }

@@ -371,3 +371,28 @@ func TestServiceGoneWhileAMethodRuns(t *testing.T) {
 		r.open()
 	})
 }
+
+// Over MQTT 3.1.1 a device is not told why its connection ends. The hub's event says it.
+func TestEventSaysWhyAConnectionEnded(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		send []byte
+		want string
+	}{
+		{"foreign topic", packet(0x30, str("devices/other/messages/events/"), []byte("1")), "devices/other/messages/events/"},
+		{"unknown filter", packet(0x82, u16(1), str("#"), []byte{0}), `SUBSCRIBE to "#"`},
+		{"QoS 2", packet(0x34, str("devices/pi-01/messages/events/"), u16(1), []byte("1")), "QoS 2"},
+		{"goodbye", []byte{0xe0, 0}, "the device's end"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, h *hubtest.Hub) {
+				r := connect(t, h, device(t, h), hello{}, 0)
+				r.send(tt.send)
+				r.closed()
+				if e := h.Wait(t, kind("disconnected")); !strings.Contains(e.Detail, tt.want) {
+					t.Errorf("the event says %q, want %q", e.Detail, tt.want)
+				}
+			})
+		})
+	}
+}

@@ -43,10 +43,12 @@ test("MQTT 3.1.1: publishing on another device's topic ends the connection", asy
   assert.equal(count(other, 'telemetry'), 0);
 });
 
-test('MQTT 3.1.1: an unknown topic ends the connection', async (t) => {
-  const { client, gone } = await dial(t, await device(t));
+test('MQTT 3.1.1: an unknown topic ends the connection, and the event says why', async (t) => {
+  const d = await device(t);
+  const { client, gone } = await dial(t, d);
   client.publish('hello/world', '1', { qos: 1 });
   await gone();
+  await event(d, 'disconnected', (e) => e.detail.includes('hello/world')); // which the device is not told
 });
 
 test('MQTT 3.1.1: QoS 2 ends the connection', async (t) => {
