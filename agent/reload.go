@@ -135,6 +135,7 @@ func (a *Agent) apply(ctx context.Context, wg *sync.WaitGroup, file *config.Conf
 	}
 	stop(ending...)
 	for _, name := range r.Removed {
+		before[name].box.Close() // also that of one that could not run
 		if n := before[name].queue().Queued; n > 0 {
 			if r.Kept == nil {
 				r.Kept = map[string]int{}

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twinbay/twinbay/agent/disk/disktest"
 	"github.com/twinbay/twinbay/agent/outbox"
 )
 
@@ -164,4 +165,75 @@ func TestNoReplayAfterAKill(t *testing.T) {
 		}
 		log.Close()
 	})
+}
+
+// With the sd-card profile a message that the hub has had is not written, but the state that came with it is. A power cut
+// costs what is younger than a second, and nothing else.
+func TestSDCardPowerCut(t *testing.T) {
+	for seed := range uint64(10) {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDevice(t, outbox.LogConfig{Profile: outbox.SDCard})
+			b := d.box("coins")
+			for n := range 20 {
+				d.put(b, fmt.Sprint(n), withState(fmt.Sprint(n)))
+				if n < 10 {
+					r, _ := b.Next()
+					b.Acked(r.ID)
+				}
+			}
+			time.Sleep(1500 * time.Millisecond)
+			d.put(b, "young", withState("young"))
+			d.powerCut(seed)
+			b = d.box("coins")
+			if s := string(b.State()); s != "19" {
+				t.Errorf("seed %d: state %q, want that of the last message older than a second", seed, s)
+			}
+			d.expect(b, "10", "11", "12", "13", "14", "15", "16", "17", "18", "19")
+
+			d.put(b, "sent", withState("sent"))
+			r, _ := b.Next()
+			b.Acked(r.ID)
+			time.Sleep(1500 * time.Millisecond)
+			d.powerCut(seed)
+			if s := string(d.box("coins").State()); s != "sent" {
+				t.Errorf("seed %d: state %q, want that of the message that the hub has", seed, s)
+			}
+			d.log.Close()
+		})
+	}
+}
+
+// A power cut right after the module's state came with a message that the disk then has: both or neither are there.
+func TestStateComesWithItsMessage(t *testing.T) {
+	for seed := range uint64(30) {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDevice(t, outbox.LogConfig{})
+			b := d.box("coins")
+			d.put(b, "0", withState("0"))
+			for n := 1; n < 6; n++ {
+				b.Put(outbox.Record{Body: fmt.Append(nil, n), State: fmt.Append(nil, n)}, func(string, error) {})
+			}
+			written := false
+			d.fs.Set(func(f *disktest.FS) {
+				f.Fault = func(op disktest.Op) disktest.Fault {
+					if op.Kind == "write" {
+						written = true
+					}
+					if op.Kind == "sync" && written {
+						go f.Cut()
+						return disktest.Fault{Delay: time.Millisecond}
+					}
+					return disktest.Fault{}
+				}
+			})
+			time.Sleep(time.Second)
+			d.powerCut(seed)
+			b = d.box("coins")
+			bodies, _ := all(b)
+			if len(bodies) == 0 || string(b.State()) != bodies[len(bodies)-1] {
+				t.Errorf("seed %d: the state is %q, the messages are %q", seed, b.State(), bodies)
+			}
+			d.log.Close()
+		})
+	}
 }
