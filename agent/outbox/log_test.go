@@ -223,7 +223,7 @@ func TestGroupCommit(t *testing.T) {
 func TestR01_PowerCut(t *testing.T) {
 	step := 1
 	if testing.Short() {
-		step = 7
+		step = 17
 	}
 	total := 0
 	for cutAt := 1; ; cutAt += step {

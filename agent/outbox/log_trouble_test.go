@@ -102,7 +102,7 @@ func TestDamageAtEveryOffset(t *testing.T) {
 	}
 	step := 1
 	if testing.Short() {
-		step = 23
+		step = 61
 	}
 	for name, damage := range damages {
 		for at := 0; at < size; at += step {
@@ -151,7 +151,7 @@ func TestDamageAtEveryOffset(t *testing.T) {
 func TestFailureAtEveryOperation(t *testing.T) {
 	step := 1
 	if testing.Short() {
-		step = 9
+		step = 29
 	}
 	faults := map[string]disktest.Fault{
 		"EIO":    {Err: syscall.EIO},
