@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twinbay/twinbay/agent/inbox"
@@ -41,6 +42,7 @@ func TestCloudToDeviceMessagesStayUntilTheyAreDismissed(t *testing.T) {
 		r.send("json", `{"n": 1.50}`)
 		r.send("text", "plain text")
 		r.send("bytes", "\xff\x00")
+		synctest.Wait() // else what is under way when the link breaks comes again, behind later ones
 		r.hub.Down()
 		r.send("offline", `1`)
 		time.Sleep(time.Minute)
