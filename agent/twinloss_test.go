@@ -197,7 +197,7 @@ func TestR18_VersionsOutOfOrder(t *testing.T) {
 	})
 }
 
-// TestR19_StormOfDesiredPatches changes a setting a thousand times a second, for ten seconds.
+// TestR19_StormOfDesiredPatches changes a setting a thousand times a second, for four seconds.
 func TestR19_StormOfDesiredPatches(t *testing.T) {
 	bubbles(t, func(t *testing.T, mqtt string) {
 		r := newRig(t, mqtt, "", "coins", "door")
@@ -205,10 +205,10 @@ func TestR19_StormOfDesiredPatches(t *testing.T) {
 		r.reported("coins", `{"mode":{"ac":203}}`)
 		r.reported("door", `{"mode":{"ac":203}}`)
 		before := len(r.hub.Events())
-		const patches = 10_000
+		const patches = 4000
 		for n := range patches {
-			r.desire("coins", fmt.Sprintf(`{"interval_ms":%d,"mode":"m%d"}`, 1+n%10_000, n))
-			if n%1000 == 0 {
+			r.desire("coins", fmt.Sprintf(`{"interval_ms":%d,"mode":"m%d"}`, 1+n, n))
+			if n%400 == 0 {
 				r.machines["door"].insert(1)
 			}
 			time.Sleep(time.Millisecond)
@@ -221,8 +221,8 @@ func TestR19_StormOfDesiredPatches(t *testing.T) {
 				reports++
 			}
 		}
-		if reports > 20 {
-			t.Errorf("%d reports for ten seconds of patches", reports)
+		if reports > 12 {
+			t.Errorf("%d reports for four seconds of patches", reports)
 		}
 		time.Sleep(time.Minute)
 		if doc, _ := r.machines["coins"].lastApplied(); doc != fmt.Sprintf(`{"interval_ms":%d,"mode":"m%d"}`, patches, patches-1) {
