@@ -280,11 +280,7 @@ func TestR22_ThrottledForTenMinutes(t *testing.T) {
 		r.start()
 		r.reported("coins", `{"mode":{"ac":203}}`)
 		asked := map[string]int{}
-		throttled := []string{"twin-get", "report"}
-		if mqtt == "5" { // MQTT 3.1.1 cannot say so about a message: the hub closes the connection
-			throttled = append(throttled, "publish")
-		}
-		for _, on := range throttled {
+		for _, on := range []string{"twin-get", "report", "publish"} {
 			r.hub.Fault(hub.Fault{On: on, Who: deviceID + "/coins", Do: "throttle"})
 		}
 		r.desire("coins", `{"interval_ms":44}`)

@@ -99,10 +99,23 @@ func TestSetAsideIsKept(t *testing.T) {
 		b := d.box("coins")
 		var ids []string
 		for n := range outbox.MaxAside + 2 {
-			ids = append(ids, d.put(b, fmt.Sprint(n)))
-			for range 5 {
-				b.Next()
-				b.Returned()
+			bad := d.put(b, fmt.Sprint(n))
+			ids = append(ids, bad)
+			for tries := 0; b.Stats().Dropped[outbox.SetAside] == uint64(n); tries++ {
+				switch r, _ := b.Next(); {
+				case tries > 50:
+					t.Fatalf("%s: message %d is not set aside", p, n)
+				case r.ID == bad:
+					b.Returned()
+				default:
+					b.Acked(r.ID)
+				}
+				if b.Stats().Queued == 1 {
+					d.put(b, "good") // what the hub takes between two closes
+				}
+			}
+			for r, ok := b.Next(); ok; r, ok = b.Next() {
+				b.Acked(r.ID)
 			}
 		}
 		check := func(when string) {

@@ -26,7 +26,7 @@ type Record struct {
 const (
 	DroppedFull    = "full"       // the outbox was full and this was the oldest of the lowest priority
 	DroppedExpired = "expired"    // its time to live was over
-	SetAside       = "set-aside"  // in flight at five closes in a row
+	SetAside       = "set-aside"  // in flight at five closes, while others were taken
 	DroppedDamaged = "unreadable" // the disk does not give it back
 )
 

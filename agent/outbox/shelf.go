@@ -19,7 +19,8 @@ const (
 	MaxState   = 4 << 10
 )
 
-// maxCloses is how often in a row a connection may end with a record in flight before the record is set aside.
+// maxCloses is how often a connection may end with a record in flight, others being acknowledged in between, before the
+// record is set aside.
 const maxCloses = 5
 
 // check refuses what no box takes, and answers the bytes that the hub would count.
@@ -76,10 +77,12 @@ type item struct {
 	at      int64         // Record.At, ns since 1970
 	expires time.Duration // on the owner's clock; 0: never
 	size    int           // what counts towards the bounds
-	closes  uint8         // connections that ended in a row while it was in flight
+	closes  uint8         // connections that ended while it was in flight, as shelf.returned counts them
 	high    bool
 	place   uint8
-	heapAt  int // in expiries; -1 when not there
+	heapAt  int    // in expiries; -1 when not there
+	acked   uint64 // shelf.acked at the last of closes
+	round   uint64 // shelf.round at the last of closes
 
 	prev, next *item
 
@@ -102,9 +105,13 @@ func (it *item) queue() int {
 // shelf is the order, the bounds and the counts of one component's records. Its owner holds a lock around each call, and
 // has one clock for all times: one that only goes forward, and never stands at 0.
 //
-// Records that were in flight at two closes in a row are sent one at a time: next then answers nil until the one in
-// flight is acknowledged. So a record that makes the hub close the connection is found alone, and its neighbours are
-// not set aside with it.
+// Records that were in flight at two closes are sent one at a time: next then answers nil until the one in flight is
+// acknowledged. So a record that makes the hub close the connection is found alone, and its neighbours are not set aside
+// with it.
+//
+// A hub that throttles, or whose quota is used up, closes on every record, and over MQTT 3.1.1 nothing tells the one from
+// the other. So from the second close on, a close counts against a record only if another one was acknowledged since the
+// close before, and while nothing is acknowledged another record is tried each time.
 type shelf struct {
 	more chan struct{}
 	left func(it *item, reason string) // told of each item that leaves or is set aside; "" is acknowledged
@@ -113,6 +120,7 @@ type shelf struct {
 	items    map[uint64]*item
 	flight   int
 	suspect  *item    // the record that is sent alone; nil when none is in flight
+	round    uint64   // a new one begins with each acknowledgement, and when all that waits was tried
 	expiring expiries // waiting items that can expire
 	aside    []*item
 	bytes    int
@@ -122,7 +130,7 @@ type shelf struct {
 }
 
 func newShelf(left func(*item, string)) *shelf {
-	return &shelf{more: make(chan struct{}, 1), left: left, items: map[uint64]*item{}, dropped: map[string]uint64{}}
+	return &shelf{more: make(chan struct{}, 1), left: left, round: 1, items: map[uint64]*item{}, dropped: map[string]uint64{}}
 }
 
 // lifetime is when a record that is put now expires.
@@ -154,24 +162,44 @@ func (s *shelf) next(now time.Duration) *item {
 	if s.suspect != nil {
 		return nil
 	}
-	for p := len(s.queues) - 1; p >= 0; p-- {
-		it := s.queues[p].first
-		if it == nil {
-			continue
+	it := s.first()
+	if it == nil {
+		return nil
+	}
+	if it.closes >= 2 {
+		if s.flight > 0 {
+			return nil
 		}
-		if it.closes >= 2 {
-			if s.flight > 0 {
-				return nil
-			}
-			s.suspect = it
-		}
-		s.queues[p].remove(it)
-		s.expiring.remove(it)
-		it.place = inFlight
-		s.flight++
+		it = s.untried()
+		s.suspect = it
+	}
+	s.queues[it.queue()].remove(it)
+	s.expiring.remove(it)
+	it.place = inFlight
+	s.flight++
+	return it
+}
+
+// first is the oldest waiting record of the highest priority.
+func (s *shelf) first() *item {
+	if it := s.queues[1].first; it != nil {
 		return it
 	}
-	return nil
+	return s.queues[0].first
+}
+
+// untried is the first waiting record that no connection has ended with in this round. Those that it passes over are as
+// many as connections have ended since the last acknowledgement, and a burst. Something waits.
+func (s *shelf) untried() *item {
+	for _, first := range []*item{s.queues[1].first, s.queues[0].first} {
+		for it := first; it != nil; it = it.next {
+			if it.round != s.round {
+				return it
+			}
+		}
+	}
+	s.round++
+	return s.first()
 }
 
 func (s *shelf) find(id string) *item {
@@ -184,6 +212,7 @@ func (s *shelf) find(id string) *item {
 
 func (s *shelf) ack(it *item) {
 	s.acked++
+	s.round++
 	s.forget(it)
 	s.left(it, "")
 	s.signal() // the next one may have waited for this
@@ -205,7 +234,11 @@ func (s *shelf) returned() {
 		return 1
 	})
 	for _, it := range back {
-		if it.closes++; it.closes >= maxCloses {
+		if it.closes < 2 || it.acked != s.acked {
+			it.closes++
+		}
+		it.acked, it.round = s.acked, s.round
+		if it.closes >= maxCloses {
 			s.setAside(it)
 			continue
 		}

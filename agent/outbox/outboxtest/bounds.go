@@ -127,12 +127,34 @@ func (s suite) age(t *testing.T) {
 	})
 }
 
+// A record that the hub closes the connection for, while it takes others, is set aside at the fifth close.
 func (s suite) setAside(t *testing.T) {
 	b := s.box(t, Limits{})
 	put(t, b, "bad")
-	for i := range 5 {
-		if got := bodies(take(b, 10)); got != "bad" {
-			t.Fatalf("try %d: next is %q, want the record again", i+1, got)
+	for good := range 3 {
+		for i := range 10 { // alone, it is tried again and again
+			if got := bodies(take(b, 10)); got != "bad" {
+				t.Fatalf("try %d: next is %q, want the record again", i+1, got)
+			}
+			b.Returned()
+		}
+		put(t, b, fmt.Sprintf("good%d", good))
+		for {
+			r, ok := b.Next()
+			if !ok {
+				t.Fatal("the good record does not come")
+			}
+			if string(r.Body) != "bad" {
+				b.Acked(r.ID)
+				break
+			}
+			b.Returned()
+		}
+		if d := b.Stats().Dropped[outbox.SetAside]; d != 0 {
+			t.Fatalf("set aside after %d acknowledgements of others", good+1)
+		}
+		if r, ok := b.Next(); !ok || string(r.Body) != "bad" {
+			t.Fatalf("next is %q, want the bad record alone", r.Body)
 		}
 		b.Returned()
 	}
@@ -140,6 +162,38 @@ func (s suite) setAside(t *testing.T) {
 	dropped(t, b, outbox.SetAside, 1)
 	if st := b.Stats(); st.Queued != 0 || st.Bytes != 0 {
 		t.Errorf("%+v, want an empty box", st)
+	}
+}
+
+// A hub that throttles or whose quota is used up closes on whatever is sent. No record is to blame.
+func (s suite) nothingTaken(t *testing.T) {
+	b := s.box(t, Limits{})
+	const n = 30
+	for i := range n {
+		put(t, b, fmt.Sprintf("good%d", i))
+	}
+	for range 200 {
+		if len(take(b, 16)) == 0 {
+			t.Fatal("nothing to send")
+		}
+		b.Returned()
+	}
+	if st := b.Stats(); st.Queued != n || len(st.Dropped) > 0 {
+		t.Fatalf("%+v, want %d queued and none dropped", st, n)
+	}
+	arrived := map[string]bool{}
+	for {
+		got := take(b, 16)
+		if len(got) == 0 {
+			break
+		}
+		for _, r := range got {
+			arrived[string(r.Body)] = true
+			b.Acked(r.ID)
+		}
+	}
+	if len(arrived) != n {
+		t.Errorf("%d arrived, want %d", len(arrived), n)
 	}
 }
 
