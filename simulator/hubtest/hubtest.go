@@ -1,10 +1,14 @@
-// Package hubtest is an IoT Hub in anybody's Go test: the simulated hub behind its MQTT door, over TLS, in memory.
+// Package hubtest is an IoT Hub in anybody's Go test: the simulated hub behind its MQTT and HTTPS doors, over TLS, in
+// memory.
 //
-//	h := hubtest.New(t)
-//	credential := h.Module("pi-01", "bme280") // a connection string
-//	nc, err := h.DialTLS(t.Context())         // or h.Listen() for a socket
-//	…
-//	h.Wait(t, func(e hub.Event) bool { return e.Kind == "telemetry" })
+//	h := hubtest.New(t)                          // hub.Options{ModuleLimit: 50} and others if you like
+//	credential := h.Module("pi-01", "bme280")    // a connection string
+//	nc, err := h.DialTLS(t.Context())            // or h.Listen() for a socket; h.HTTP() for REST
+//	h.WaitFor(t, "connected", "pi-01/bme280")    // waits without sleeping, and fails with what happened instead
+//	h.Desire("pi-01/bme280", `{"interval_ms":5}`)
+//	h.Fault(hub.Fault{On: "publish", Do: "kick"})
+//
+// docs/hubtest.md has a test to copy.
 //
 // It works inside a testing/synctest bubble too, if New is called there: nothing waits for anything outside, the
 // certificates hold from 1999 to 2100, and everything has ended when the test has.
@@ -46,6 +50,7 @@ type Hub struct {
 	mu   sync.Mutex
 	live context.Context // of the connections; nil while the hub is down
 	cut  context.CancelFunc
+	web  *webListener // nil: not needed yet
 }
 
 // New returns a hub that ends with t. Options may be left out; the host name is always the one that Host answers, and
@@ -163,8 +168,15 @@ func (h *Hub) DialTLS(ctx context.Context) (net.Conn, error) {
 	return tc, nil
 }
 
-// Listen opens a socket on the loopback and answers its "address:port". It speaks TLS, and is not for a bubble.
+// Listen opens the MQTT door on a socket of the loopback and answers its "address:port". It speaks TLS, and is not for a
+// bubble.
 func (h *Hub) Listen() string {
+	h.t.Helper()
+	return h.listen(func(nc net.Conn) bool { return h.serve(tls.Server(nc, h.serverTLS())) })
+}
+
+// listen hands the connections of a socket to a door, and closes those that it does not take.
+func (h *Hub) listen(take func(net.Conn) bool) string {
 	h.t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -177,7 +189,7 @@ func (h *Hub) Listen() string {
 			if err != nil {
 				return // closed by the test's end
 			}
-			if !h.serve(tls.Server(nc, h.serverTLS())) {
+			if !take(nc) {
 				_ = nc.Close()
 			}
 		}
@@ -201,7 +213,7 @@ func (h *Hub) serve(nc net.Conn) bool {
 	return true
 }
 
-// Down cuts all connections and refuses new ones, as an outage does. What the hub knows stays.
+// Down cuts all MQTT connections and refuses new ones of every kind, as an outage does. What the hub knows stays.
 func (h *Hub) Down() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
