@@ -22,6 +22,16 @@ const (
 
 // measure prints the figures of the README: each is of this machine and this run.
 func (m *machine) measure(ctx context.Context) error {
+	if err := m.measureAgent(ctx); err != nil {
+		return err
+	}
+	m.agent.kill()
+	m.stopEvents()
+	m.sim.kill()
+	return m.measureHub(ctx)
+}
+
+func (m *machine) measureAgent(ctx context.Context) error {
 	if err := m.startHub(ctx); err != nil {
 		return err
 	}

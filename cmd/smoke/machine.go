@@ -39,33 +39,39 @@ func (m *machine) program(name string) string { return filepath.Join(m.bin, name
 
 // startHub starts the simulator, whose world stands still, and listens to its events.
 func (m *machine) startHub(ctx context.Context) error {
-	ready := make(chan struct{})
-	var once sync.Once
-	out := lines(func([]byte) { once.Do(func() { close(ready) }) })
 	var err error
-	m.sim, err = start(out, m.program("twinbay-sim"), "serve", "--dir", m.dir, "--mqtt-port", "0", "--https-port", "0",
-		"--still", "--seed", filepath.Join(m.profile, "seed.toml"))
+	m.sim, m.env, err = startSimulator(m.program("twinbay-sim"), m.dir, "--still", "--seed", filepath.Join(m.profile, "seed.toml"))
 	if err != nil {
-		return err
-	}
-	select {
-	case <-ready:
-	case <-m.sim.done:
-		return fmt.Errorf("twinbay-sim ended: %w", m.sim.err)
-	case <-time.After(patient):
-		return errors.New("twinbay-sim does not come up")
-	}
-	text, err := os.ReadFile(filepath.Join(m.dir, "hub.env"))
-	if err != nil {
-		return err
-	}
-	if m.env, err = simulator.ParseEnv(text); err != nil {
 		return err
 	}
 	if m.hub, err = m.client(); err != nil {
 		return err
 	}
 	return m.listen(ctx)
+}
+
+// startSimulator starts twinbay-sim on free ports and returns once it serves.
+func startSimulator(program, dir string, args ...string) (*process, simulator.Env, error) {
+	ready := make(chan struct{})
+	var once sync.Once
+	out := lines(func([]byte) { once.Do(func() { close(ready) }) })
+	p, err := start(out, program, append([]string{"serve", "--dir", dir, "--mqtt-port", "0", "--https-port", "0"}, args...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	select {
+	case <-ready:
+	case <-p.done:
+		return p, nil, fmt.Errorf("twinbay-sim ended: %w", p.err)
+	case <-time.After(patient):
+		return p, nil, errors.New("twinbay-sim does not come up")
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "hub.env"))
+	if err != nil {
+		return p, nil, err
+	}
+	env, err := simulator.ParseEnv(text)
+	return p, env, err
 }
 
 func (m *machine) client() (*admin.Client, error) {
