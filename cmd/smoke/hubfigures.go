@@ -31,29 +31,28 @@ func (m *machine) measureHub(ctx context.Context) error {
 	if err := m.startTime(ctx); err != nil {
 		return err
 	}
-	dir := filepath.Join(m.dir, "fleet")
-	var err error
-	m.sim, m.env, err = startSimulator(m.program("twinbay-sim"), dir, "--no-rig")
-	if err != nil {
+	if err := m.sideBySide(ctx); err != nil {
 		return err
 	}
-	hub, err := simulatedHub(m.sim, m.env)
-	if err != nil {
-		return err
-	}
-	if err := m.registry(ctx, hub); err != nil {
-		return err
-	}
-	if err := m.sideBySide(ctx, hub); err != nil {
-		return err
-	}
-	m.sim.kill() // what the load has made of its heap is not the idle connections'
 	for _, n := range []int{1_000, 10_000} {
 		if err := m.idle(ctx, n); err != nil {
 			return err
 		}
 	}
-	return nil
+	return m.registry(ctx)
+}
+
+// startBare starts a hub of its own for one figure, which it fills with devices.
+func (m *machine) startBare(ctx context.Context, devices int) (*target, error) {
+	var err error
+	m.sim, m.env, err = startSimulator(m.program("twinbay-sim"), filepath.Join(m.dir, "bare"), "--no-rig")
+	if err != nil {
+		return nil, err
+	}
+	if err := m.createDevices(ctx, devices); err != nil {
+		return nil, err
+	}
+	return simulatedHub(m.sim, m.env)
 }
 
 func simulatedHub(p *process, env simulator.Env) (*target, error) {
@@ -141,7 +140,12 @@ func handshake(ctx context.Context, env simulator.Env) error {
 }
 
 // sideBySide gives the hub and a broker the same load, turn about, so that both meet the same neighbours on this machine.
-func (m *machine) sideBySide(ctx context.Context, hub *target) error {
+func (m *machine) sideBySide(ctx context.Context) error {
+	hub, err := m.startBare(ctx, loadConnections)
+	if err != nil {
+		return err
+	}
+	defer m.sim.kill()
 	targets := []*target{hub}
 	p, broker, err := startBroker(ctx, m.dir)
 	switch {
@@ -179,19 +183,11 @@ func (m *machine) sideBySide(ctx context.Context, hub *target) error {
 
 // idle measures what the server's process grows by for each connection that does nothing.
 func (m *machine) idle(ctx context.Context, n int) error {
-	var err error
-	m.sim, m.env, err = startSimulator(m.program("twinbay-sim"), filepath.Join(m.dir, "fleet"), "--no-rig")
+	hub, err := m.startBare(ctx, n+1)
 	if err != nil {
 		return err
 	}
 	defer m.sim.kill()
-	if err := m.createDevices(ctx, n+1); err != nil {
-		return err
-	}
-	hub, err := simulatedHub(m.sim, m.env)
-	if err != nil {
-		return err
-	}
 	warm, err := hub.dial(ctx, fleetDevice(n))
 	if err != nil {
 		return err

@@ -101,7 +101,12 @@ func each(ctx context.Context, n int, do func(ctx context.Context, i int) error)
 }
 
 // registry creates the fleet, one identity a request, gives every module desired properties and asks for them by queries.
-func (m *machine) registry(ctx context.Context, hub *target) error {
+func (m *machine) registry(ctx context.Context) error {
+	hub, err := m.startBare(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer m.sim.kill()
 	c, err := newRESTClient(m.env)
 	if err != nil {
 		return err

@@ -96,19 +96,24 @@ func (f *serveFlags) serve(ctx context.Context, command []string, stdin io.Reade
 		return err
 	}
 	f.greet(s, stdout)
-	events := s.Hub.Watch(hubCtx)
+	var events <-chan hub.Event
+	if f.printEvents || f.hint != "" { // a hub that nobody watches has less to do
+		events = s.Hub.Watch(hubCtx)
+	}
 	var g errgroup.Group
 	g.Go(func() error {
 		defer cancel()
 		return s.Run(hubCtx)
 	})
-	g.Go(func() error {
-		err := f.print(s, events, stdout)
-		if err != nil {
-			cancel()
-		}
-		return err
-	})
+	if events != nil {
+		g.Go(func() error {
+			err := f.print(s, events, stdout)
+			if err != nil {
+				cancel()
+			}
+			return err
+		})
+	}
 	if len(command) == 0 {
 		context.AfterFunc(ctx, stopHub)
 		return g.Wait()

@@ -39,7 +39,8 @@ const (
 	Desired
 )
 
-// Message is one telemetry message as a door hands it over. The hub stamps who sent it and when.
+// Message is one telemetry message as a door hands it over. The hub stamps who sent it and when; Body is the door's again
+// once it has taken the message, the maps are not.
 type Message struct {
 	Body       []byte
 	Properties map[string]string // application properties

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// watched is how many events wait for a slow watcher.
-const watched = 4096
+// waiting is how many events wait for a slow watcher.
+const waiting = 4096
 
 // watcher is one stream of events. Its channel always has room for one more, kept for telling of a loss.
 type watcher struct {
@@ -18,14 +18,16 @@ type watcher struct {
 // Watch streams what happens from now on, in order, until ctx ends; then the channel is closed. The hub never waits for
 // a watcher: one that falls behind misses events, and gets a lost event, whose Detail counts them, in their place.
 func (h *Hub) Watch(ctx context.Context) <-chan Event {
-	w := &watcher{events: make(chan Event, watched)}
+	w := &watcher{events: make(chan Event, waiting)}
 	h.mu.Lock()
 	h.watchers[w] = struct{}{}
+	h.watched.Add(1)
 	h.unlock()
 	context.AfterFunc(ctx, func() {
 		h.mu.Lock()
 		defer h.unlock()
 		delete(h.watchers, w)
+		h.watched.Add(-1)
 		if w.lost > 0 {
 			w.events <- w.gap(time.Now())
 		}

@@ -54,7 +54,7 @@ func TestSlowWatcher(t *testing.T) {
 				h.emit(Event{Kind: "test", Detail: strconv.Itoa(n)})
 			}
 		}
-		emit(watched + 9) // 4095 fit, ten are lost
+		emit(waiting + 9) // 4095 fit, ten are lost
 		for i := range 10 {
 			if e := <-events; e.Detail != strconv.Itoa(i+1) {
 				t.Fatalf("event %d is %s", i+1, e.Detail)
@@ -68,7 +68,7 @@ func TestSlowWatcher(t *testing.T) {
 			all = append(all, e)
 		}
 		gap := slices.IndexFunc(all, func(e Event) bool { return e.Kind == "lost" })
-		if gap < 0 || all[gap].Detail != "10" || all[gap-1].Detail != "4095" || all[gap+1].Detail != strconv.Itoa(watched+10) {
+		if gap < 0 || all[gap].Detail != "10" || all[gap-1].Detail != "4095" || all[gap+1].Detail != strconv.Itoa(waiting+10) {
 			t.Errorf("the first loss is told at %d: %v", gap, all[max(gap-1, 0):min(gap+2, len(all))])
 		}
 		last := all[len(all)-1]

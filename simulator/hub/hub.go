@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -78,6 +79,7 @@ type Hub struct {
 	faultIDs uint64         // last number given to a fault rule
 	attempts map[string]int // at what this hub does not have
 	watchers map[*watcher]struct{}
+	watched  atomic.Int32 // len(watchers), to be read without the lock
 	feedback feedback
 	uploaded notices // files
 

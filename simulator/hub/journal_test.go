@@ -228,6 +228,7 @@ func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 		"throttles":         "an option, and levels that fill again within a minute or, for the quota, a day",
 		"offset":            "an option",
 		"watchers":          "streams end with the process",
+		"watched":           "counts them",
 		"maxJobs":           "an option",
 		"ctx":               "ends with the process",
 		"cancel":            "ends with the process",

@@ -24,7 +24,7 @@ type Link struct {
 
 	wants  [2]bool
 	window int              // of cloud-to-device messages
-	calls  map[string]*call // direct methods without an answer, by rid
+	calls  map[string]*call // direct methods without an answer, by rid; nil while there was none
 	queue  []func(Peer)     // what to tell the peer
 	busy   bool             // somebody is telling it
 	over   bool
@@ -45,7 +45,7 @@ func (h *Hub) Attach(g Grant, p Peer) (*Link, error) {
 	}
 	h.cut(n, &Error{Code: 400027, Name: "ConnectionForcefullyClosedOnNewConnection",
 		Text: "a newer connection of " + g.ID.String() + " has taken over"})
-	l := &Link{hub: h, id: g.ID, n: n, peer: p, calls: map[string]*call{}}
+	l := &Link{hub: h, id: g.ID, n: n, peer: p}
 	l.renew(g)
 	n.link, n.linkTime, n.activity = l, now, now
 	if n.modelID != g.ModelID {
@@ -112,37 +112,32 @@ func (l *Link) Want(f Feature, on bool) {
 
 // Telemetry takes a message in. Having returned nil, the hub has it.
 func (l *Link) Telemetry(m Message) error {
-	e, err := telemetryEvent(l.id, m)
-	if err != nil {
+	size := m.size()
+	if err := checkTelemetry(size); err != nil {
 		return err
 	}
+	e := l.hub.telemetryEvent(l.id, m)
 	l.hub.mu.Lock()
 	defer l.hub.unlock()
 	if l.over {
 		return l.gone()
 	}
-	if err := l.hub.spend(l.id, m.size()); err != nil {
+	if err := l.hub.spend(l.id, size); err != nil {
 		return err
 	}
 	l.n.activity = time.Now()
-	if l.n.modelID != "" {
-		e.System = maps.Clone(e.System)
-		if e.System == nil {
-			e.System = map[string]string{}
-		}
-		e.System["dt-dataschema"] = l.n.modelID
-	}
-	l.hub.emit(e)
+	l.hub.emitTelemetry(e, l.id, m, l.n.modelID)
 	l.obey(m.Properties)
 	return nil
 }
 
 // Telemetry takes a message in of somebody without a connection (HTTPS). Having returned nil, the hub has it.
 func (h *Hub) Telemetry(g Grant, m Message) error {
-	e, err := telemetryEvent(g.ID, m)
-	if err != nil {
+	size := m.size()
+	if err := checkTelemetry(size); err != nil {
 		return err
 	}
+	e := h.telemetryEvent(g.ID, m)
 	h.mu.Lock()
 	defer h.unlock()
 	n, err := h.admissible(g.ID)
@@ -152,21 +147,53 @@ func (h *Hub) Telemetry(g Grant, m Message) error {
 	if o, ok := readFaultOrder(m.Properties); ok && o.refusal() != nil {
 		return o.refusal()
 	}
-	if err := h.spend(g.ID, m.size()); err != nil {
+	if err := h.spend(g.ID, size); err != nil {
 		return err
 	}
 	n.activity = time.Now()
-	h.emit(e)
+	h.emitTelemetry(e, g.ID, m, "")
 	return nil
 }
 
-func telemetryEvent(id ID, m Message) (Event, *Error) {
-	if m.size() > maxMessage {
-		return Event{}, &Error{Code: 413001, Name: "MessageTooLarge", Text: "a message is at most 262144 bytes with its properties"}
+func checkTelemetry(size int) *Error {
+	if size > maxMessage {
+		return &Error{Code: 413001, Name: "MessageTooLarge", Text: "a message is at most 262144 bytes with its properties"}
 	}
-	e := Event{Kind: "telemetry", DeviceID: id.Device, ModuleID: id.Module, Properties: m.Properties, System: m.System}
+	return nil
+}
+
+// telemetryEvent makes the event of a message, whose body takes longer to look through than all else takes: so without
+// the lock, and only if somebody watches. nil means nobody does.
+func (h *Hub) telemetryEvent(id ID, m Message) *Event {
+	if h.watched.Load() == 0 {
+		return nil
+	}
+	return newTelemetryEvent(id, m)
+}
+
+func newTelemetryEvent(id ID, m Message) *Event {
+	e := &Event{Kind: "telemetry", DeviceID: id.Device, ModuleID: id.Module, Properties: m.Properties, System: m.System}
 	e.setBody(m.Body)
-	return e, nil
+	return e
+}
+
+// emitTelemetry tells the watchers of a message that is in; one who came since telemetryEvent sees it, too. modelID is of
+// the connection, "" without one.
+func (h *Hub) emitTelemetry(e *Event, id ID, m Message, modelID string) {
+	if len(h.watchers) == 0 {
+		return
+	}
+	if e == nil {
+		e = newTelemetryEvent(id, m)
+	}
+	if modelID != "" {
+		e.System = maps.Clone(e.System)
+		if e.System == nil {
+			e.System = map[string]string{}
+		}
+		e.System["dt-dataschema"] = modelID
+	}
+	h.emit(*e)
 }
 
 // Twin answers the twin as its device gets it: {"desired":{…,"$version":n},"reported":{…,"$version":n}}.

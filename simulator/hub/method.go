@@ -155,6 +155,9 @@ func (h *Hub) try(id ID, r MethodRequest) (l *Link, rid string, c *call, ready <
 	h.rids++
 	rid = strconv.FormatUint(h.rids, 16)
 	c = &call{name: r.Name, answer: make(chan callAnswer, 1)}
+	if l.calls == nil {
+		l.calls = map[string]*call{}
+	}
 	l.calls[rid] = c
 	h.tell(l, func(p Peer) { p.Method(rid, r.Name, r.Payload) })
 	return l, rid, c, nil, nil

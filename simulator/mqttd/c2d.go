@@ -22,11 +22,11 @@ const maxUnacknowledged = 50
 func (d *device) settle(id uint16, how hub.Outcome) {
 	token := d.sess.token(id)
 	if token == "" {
-		d.log.Debug("PUBACK for a packet id that is not under way", "id", id)
+		d.log().Debug("PUBACK for a packet id that is not under way", "id", id)
 		return
 	}
 	if err := d.link.Settle(token, how); err != nil {
-		d.log.Debug("cloud-to-device message is not settled", "id", id, "error", err)
+		d.log().Debug("cloud-to-device message is not settled", "id", id, "error", err)
 		return
 	}
 	d.sess.forget(id, token)
@@ -34,9 +34,9 @@ func (d *device) settle(id uint16, how hub.Outcome) {
 
 // reject is for a message that can't be sent to this device.
 func (d *device) reject(m hub.Delivery, why string) {
-	d.log.Warn("cloud-to-device message is rejected", "sequence", m.Sequence, "reason", why)
+	d.log().Warn("cloud-to-device message is rejected", "sequence", m.Sequence, "reason", why)
 	if err := d.link.Settle(m.Token, hub.Reject); err != nil {
-		d.log.Debug("cloud-to-device message is not settled", "error", err)
+		d.log().Debug("cloud-to-device message is not settled", "error", err)
 	}
 }
 
@@ -73,7 +73,7 @@ func (d *device3) CloudToDevice(m hub.Delivery) {
 	}
 	if p.qos == 0 { // nothing will say that it has come
 		if err := d.link.Settle(m.Token, hub.Complete); err != nil {
-			d.log.Debug("cloud-to-device message is not settled", "error", err)
+			d.log().Debug("cloud-to-device message is not settled", "error", err)
 		}
 	}
 }
@@ -160,7 +160,7 @@ func (d *device5) CloudToDevice(m hub.Delivery) {
 	}
 	if p.QoS == 0 {
 		if err := d.link.Settle(m.Token, hub.Complete); err != nil {
-			d.log.Debug("cloud-to-device message is not settled", "error", err)
+			d.log().Debug("cloud-to-device message is not settled", "error", err)
 		}
 	}
 }

@@ -29,11 +29,15 @@ const (
 type device struct {
 	srv  *Server
 	c    *conn
-	log  *slog.Logger
 	id   hub.ID
 	link *hub.Link
 	sess *session
 	will *hub.Message
+}
+
+// log is made when there is something to say: most connections never have, and would keep a logger.
+func (d *device) log() *slog.Logger {
+	return d.srv.log.With("remote", d.c.nc.RemoteAddr().String(), "device", d.id.Device, "module", d.id.Module)
 }
 
 // attach makes the link, after which the hub may call p.
@@ -144,7 +148,7 @@ func (d *device) leave(why error) {
 	}
 	if d.will != nil && !errors.Is(why, errGoodbye) {
 		if err := d.link.Telemetry(*d.will); err != nil {
-			d.log.Debug("the will is not sent", "error", err)
+			d.log().Debug("the will is not sent", "error", err)
 		}
 	}
 	if errors.Is(why, errGoodbye) {

@@ -192,7 +192,7 @@ func (d *device5) response(p *packets.Publish) error {
 		return o
 	}
 	if user["status"] != "" {
-		d.log.Warn("a direct method is not answered, since the client is unavailable", "status", user["status"])
+		d.log().Warn("a direct method is not answered, since the client is unavailable", "status", user["status"])
 		return nil
 	}
 	code, err := strconv.ParseInt(user["response-code"], 10, 32)

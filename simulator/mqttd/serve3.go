@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -35,14 +34,14 @@ func (r refusal) Unwrap() error { return r.err }
 func (d *device3) Protocol() string { return "MQTT 3.1.1" }
 
 // serve3 serves a connection from its CONNECT packet to its end.
-func (s *Server) serve3(c *conn, f frame, log *slog.Logger) error {
+func (s *Server) serve3(c *conn, f frame) error {
 	p, err := decodeConnect(f.body())
 	if err != nil {
 		c.finish(nil)
 		return err
 	}
-	d := &device3{device: device{srv: s, c: c, log: log}}
-	err = d.connect(p)
+	d := &device3{device: device{srv: s, c: c}}
+	err = deep(func() error { return d.connect(p) })
 	if err == nil {
 		err = d.run()
 	}
@@ -62,7 +61,6 @@ func (d *device3) connect(p connect) error {
 		return refusal{connackNotAuthorized, err}
 	}
 	d.id = l.id
-	d.log = d.log.With("device", l.id.Device, "module", l.id.Module)
 	will, err := d.readWill(p.will)
 	if err != nil {
 		return err
@@ -219,7 +217,7 @@ func (d *device3) telemetry(r request, p publish) (ack bool, err error) {
 }
 
 func telemetry3(bag string, p publish) hub.Message {
-	m := hub.Message{Body: slices.Clone(p.payload)}
+	m := hub.Message{Body: p.payload}
 	m.Properties, m.System = decodeBag(bag)
 	if p.retain {
 		m.Properties["mqtt-retain"] = "true" // nothing is retained, but consumers are told
@@ -270,7 +268,7 @@ func (d *device3) report(r request, patch []byte) error {
 // answerTwin sends an answer to somebody who can take it.
 func (d *device3) answerTwin(r request, topic string, body []byte) {
 	if r.rid == "" || !d.sess.has(filterTwinRes) {
-		d.log.Warn("twin request is not answered: it has no $rid, or the device has not subscribed to "+filterTwinRes, "rid", r.rid)
+		d.log().Warn("twin request is not answered: it has no $rid, or the device has not subscribed to "+filterTwinRes, "rid", r.rid)
 		return
 	}
 	d.send(appendPublish(d.scratch, publish{topic: topic, payload: body}))
@@ -286,7 +284,7 @@ func (d *device3) refuseTwin(r request, e *hub.Error) {
 		"timestampUtc": now.Format("2006-01-02T15:04:05.0000000Z"),
 	})
 	if err != nil {
-		d.log.Error("encode a twin error", "error", err) // can't be: it holds numbers and strings
+		d.log().Error("encode a twin error", "error", err) // can't be: it holds numbers and strings
 		return
 	}
 	d.answerTwin(r, twinResponse(e.Status(), r.rid), body)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"strings"
 
@@ -29,9 +28,9 @@ func (r refusal5) Unwrap() error { return r.outcome }
 func (d *device5) Protocol() string { return "MQTT 5" }
 
 // serve5 serves a connection from its CONNECT packet to its end.
-func (s *Server) serve5(c *conn, f frame, log *slog.Logger) error {
-	d := &device5{device: device{srv: s, c: c, log: log}}
-	err := d.connect(f)
+func (s *Server) serve5(c *conn, f frame) error {
+	d := &device5{device: device{srv: s, c: c}}
+	err := deep(func() error { return d.connect(f) })
 	if err == nil {
 		err = d.run()
 	}
@@ -57,7 +56,6 @@ func (d *device5) connect(f frame) error {
 		return refusal5{o}
 	}
 	d.login, d.id = l, l.id
-	d.log = d.log.With("device", l.id.Device, "module", l.id.Module)
 	will, o := readWill5(p)
 	if o != nil {
 		return refusal5{o}
@@ -276,7 +274,7 @@ func (d *device5) Method(rid, name string, payload json.RawMessage) {
 // fits says whether the client takes a packet of this length; one that is longer is discarded (MQTT 5, 3.1.2.11.4).
 func (d *device5) fits(raw []byte) bool {
 	if d.login.limit > 0 && len(raw) > d.login.limit {
-		d.log.Warn("packet is longer than the client takes; it is discarded", "bytes", len(raw), "limit", d.login.limit)
+		d.log().Warn("packet is longer than the client takes; it is discarded", "bytes", len(raw), "limit", d.login.limit)
 		return false
 	}
 	return true
