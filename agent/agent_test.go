@@ -165,9 +165,7 @@ func TestMethodsDoNotHoldUpSettings(t *testing.T) {
 
 // Tokens run out every hour; a connection of MQTT 3.1.1 has to be made anew for that.
 func TestHalfADay(t *testing.T) {
-	if testing.Short() {
-		t.Skip("some seconds of computing")
-	}
+	long(t)
 	bubbles(t, func(t *testing.T, mqtt string) {
 		r := newRig(t, mqtt, "", "coins")
 		r.start()

@@ -314,6 +314,7 @@ func TestR22_ThrottledForTenMinutes(t *testing.T) {
 
 // TestR40_FiftyComponentsReconnectTogether cuts 51 identities off at once, and counts how they come back.
 func TestR40_FiftyComponentsReconnectTogether(t *testing.T) {
+	long(t)
 	bubbles(t, func(t *testing.T, mqtt string) {
 		var names []string
 		for i := range 50 {

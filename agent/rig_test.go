@@ -485,3 +485,12 @@ func (r *rig) component(name string) local.Component {
 	r.t.Fatalf("status has no component %s", name)
 	return local.Component{}
 }
+
+// long leaves a test of hours and many connections, each with its handshakes, to `make test`: the race detector makes it
+// ten times as slow, and the shorter tests take the same ways.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("long")
+	}
+}

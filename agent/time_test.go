@@ -69,6 +69,7 @@ const aYear = 365 * 24 * time.Hour
 
 // TestR23_DeviceClockIsWrong starts a device with a clock that is off, beside a hub whose clock is right.
 func TestR23_DeviceClockIsWrong(t *testing.T) {
+	long(t)
 	for _, off := range []time.Duration{5 * time.Minute, -5 * time.Minute, -50 * time.Minute, -3 * time.Hour, aYear, -30 * aYear} {
 		for _, mqtt := range []string{"3.1.1", "5"} {
 			t.Run(fmt.Sprintf("%v over %s", off, mqtt), func(t *testing.T) {
@@ -138,6 +139,7 @@ func TestLastKnownTimeIsKept(t *testing.T) {
 
 // TestTokenRunsOut is the token's end while idle, while publishing and while offline: nobody notices.
 func TestTokenRunsOut(t *testing.T) {
+	long(t)
 	bubbles(t, func(t *testing.T, mqtt string) {
 		r := newRig(t, mqtt, "", "coins")
 		r.start()
@@ -159,6 +161,7 @@ func TestTokenRunsOut(t *testing.T) {
 
 // TestR24_ClockStepsWhileRunning sets the clock to and fro for half a day.
 func TestR24_ClockStepsWhileRunning(t *testing.T) {
+	long(t)
 	for _, mute := range []bool{false, true} {
 		bubbles(t, func(t *testing.T, mqtt string) {
 			r := newRig(t, mqtt, "", "coins")
@@ -201,6 +204,7 @@ func TestR24_ClockStepsWhileRunning(t *testing.T) {
 
 // A wrong key is no wrong clock: the hub is asked for its time now and then, and the other identity never notices.
 func TestWrongKeyIsNoWrongClock(t *testing.T) {
+	long(t)
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "5", "", "coins", "door")
 		other, err := r.hub.ConnectionString(hub.ID{Device: deviceID, Module: "door"})

@@ -199,6 +199,7 @@ func TestR18_VersionsOutOfOrder(t *testing.T) {
 
 // TestR19_StormOfDesiredPatches changes a setting a thousand times a second, for four seconds.
 func TestR19_StormOfDesiredPatches(t *testing.T) {
+	long(t)
 	bubbles(t, func(t *testing.T, mqtt string) {
 		r := newRig(t, mqtt, "", "coins", "door")
 		r.start()
@@ -359,6 +360,7 @@ func TestR21_ReportedIsRefusedOrLost(t *testing.T) {
 
 // TestR27_IdentityIsDisabledDeletedAndCreatedAgain does what an operator may do to an identity, and to its key.
 func TestR27_IdentityIsDisabledDeletedAndCreatedAgain(t *testing.T) {
+	long(t)
 	bubbles(t, func(t *testing.T, mqtt string) {
 		r := newRig(t, mqtt, "", "coins", "door")
 		r.start()
