@@ -1,4 +1,4 @@
-package restd
+package restd_test
 
 import (
 	"crypto/sha256"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/twinbay/twinbay/simulator/hub"
 	"github.com/twinbay/twinbay/simulator/hubtest"
+	"github.com/twinbay/twinbay/simulator/restd"
 )
 
 // TestClientCertificate: a device with a certificate manages its modules by it, over real TLS, where no Authorization
@@ -29,7 +30,7 @@ func TestClientCertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	web := httptest.NewUnstartedServer(New(h.Hub, nil))
+	web := httptest.NewUnstartedServer(restd.New(h.Hub, nil))
 	web.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	web.StartTLS()
 	t.Cleanup(web.Close)
@@ -51,7 +52,7 @@ func TestClientCertificate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		read(res)
+		res.Body.Close()
 		return res.StatusCode
 	}
 	for _, c := range []struct {
