@@ -122,8 +122,17 @@ type placed struct {
 
 // commit writes one batch, and with sync makes it durable.
 func (l *Log) commit(sync bool) error {
-	fresh, seg, victim, err := l.room()
+	var fresh bool
+	var seg, victim *segment
 	var b *batchOf
+	err := l.prove()
+	if err != nil && l.retry >= longestRetry { // it may be that one place; what is new goes elsewhere
+		l.log.Error("what an earlier start wrote last cannot be written again: a power cut may cost it", "error", err)
+		l.unproven, err = nil, nil
+	}
+	if err == nil {
+		fresh, seg, victim, err = l.room()
+	}
 	if err == nil {
 		b = l.build(seg, fresh, victim, sync)
 		if b.records > 0 {

@@ -301,6 +301,38 @@ func (r *reader) spans() []span {
 	return out
 }
 
+// minus is what of a is not in b. Both are sorted, and neither overlaps itself.
+func minus(a, b []span) []span {
+	var out []span
+	for _, s := range a {
+		for len(b) > 0 && b[0].from < s.from && s.from-b[0].from >= b[0].n {
+			b = b[1:]
+		}
+		for k := 0; s.n > 0; k++ {
+			if k == len(b) || b[k].from >= s.from && b[k].from-s.from >= s.n {
+				out = append(out, s)
+				break
+			}
+			cut := b[k]
+			if cut.from > s.from {
+				out = append(out, span{s.from, cut.from - s.from})
+				s = span{cut.from, s.n - (cut.from - s.from)}
+			}
+			gone := min(s.n, cut.n-(s.from-cut.from))
+			s = span{s.from + gone, s.n - gone}
+		}
+	}
+	return out
+}
+
+// total is how many seqs there are in all spans.
+func total(all []span) (n uint64) {
+	for _, s := range all {
+		n += s.n
+	}
+	return n
+}
+
 // within says whether a sorted list of spans holds seq.
 func within(all []span, seq uint64) bool {
 	lo, hi := 0, len(all)

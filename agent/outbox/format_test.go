@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -117,4 +118,26 @@ func FuzzScan(f *testing.F) {
 			t.Fatal("the record at the end is not found")
 		}
 	})
+}
+
+func TestMinus(t *testing.T) {
+	for a := range uint64(1 << 7) {
+		for b := range uint64(1 << 7) {
+			var in, out, want []uint64
+			for seq := range uint64(7) {
+				if a>>seq&1 == 1 {
+					in = append(in, seq)
+				}
+				if b>>seq&1 == 1 {
+					out = append(out, seq)
+				}
+				if a&^b>>seq&1 == 1 {
+					want = append(want, seq)
+				}
+			}
+			if got := minus(spans(in), spans(out)); !slices.Equal(got, spans(want)) || total(got) != uint64(len(want)) {
+				t.Fatalf("%v minus %v is %v, want %v", in, out, got, want)
+			}
+		}
+	}
 }

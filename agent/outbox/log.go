@@ -111,13 +111,14 @@ type Log struct {
 	stats    figures
 
 	// The writer's own.
-	active  *segment
-	batch   uint64
-	index   int
-	lazy    []departed // written and not synced
-	last    time.Time  // end of the last fsync: those who waited for it come again, and share the next one
-	retry   time.Duration
-	retryAt time.Time
+	active   *segment
+	batch    uint64
+	index    int
+	lazy     []departed // written and not synced
+	unproven *proof     // nil: the last batch of the earlier starts is on the disk
+	last     time.Time  // end of the last fsync: those who waited for it come again, and share the next one
+	retry    time.Duration
+	retryAt  time.Time
 }
 
 // entry is a message that waits for the disk.
@@ -171,6 +172,9 @@ func OpenLog(cfg LogConfig) *Log {
 		boxes: map[string]*box{},
 	}
 	l.recover()
+	if err := l.prove(); err != nil {
+		l.failed(nil, err) // the first commit tries again
+	}
 	go l.run()
 	return l
 }

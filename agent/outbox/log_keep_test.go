@@ -250,3 +250,26 @@ func TestStateComesWithItsMessage(t *testing.T) {
 		})
 	}
 }
+
+// A checkpoint speaks of messages that leave after it. Their segments are taken out then, and nothing of that is a loss.
+func TestMessagesThatLeftAreNotMissing(t *testing.T) {
+	d := newDevice(t, outbox.LogConfig{})
+	b := d.box("coins")
+	const n = 60
+	for range n { // eight segments, each with a checkpoint
+		d.put(b, strings.Repeat("x", 4<<10))
+	}
+	segments := len(d.fs.Files())
+	_, records := all(b)
+	for _, r := range records {
+		b.Acked(r.ID)
+	}
+	d.restart()
+	if now := len(d.fs.Files()); segments < 5 || now >= segments {
+		t.Fatalf("%d files, %d before: no segment was taken out", now, segments)
+	}
+	d.restart()
+	if st := d.box("coins").Stats(); len(st.Dropped) > 0 || st.Accepted != n || st.Acked != n || st.Queued != 0 {
+		t.Errorf("%+v; want %d accepted and acknowledged, and none dropped", st, n)
+	}
+}

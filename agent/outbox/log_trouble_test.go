@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -459,6 +460,48 @@ func FuzzOpen(f *testing.F) {
 			if err := log.Close(); err != nil {
 				t.Fatal(err)
 			}
+		}
+	})
+}
+
+// A sync fails, the process ends and another one starts, and then the power goes. The second process finds the bytes in
+// memory: the state that it gives the module must not be that of a message which the third one does not have.
+func TestFailedSyncThenRestartThenPowerCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for seed := range uint64(40) {
+			d := newDevice(t, outbox.LogConfig{})
+			b := d.box("coins")
+			d.put(b, "first", func(r *outbox.Record) { r.State = []byte("1") })
+			d.fs.Set(func(f *disktest.FS) { f.Fault = disktest.OfKind("sync", "", syscall.EIO) })
+			b.Put(outbox.Record{Body: []byte("second"), State: []byte("2")}, func(string, error) {})
+			time.Sleep(100 * time.Millisecond)
+			if d.log.Close() == nil {
+				t.Fatal("the sync has not failed")
+			}
+			d.fs.Set(func(f *disktest.FS) { f.Fault = nil })
+			d.start()
+			state := string(d.box("coins").State())
+			d.powerCut(seed)
+			if got, _ := all(d.box("coins")); state != fmt.Sprint(len(got)) {
+				t.Errorf("seed %d: the module had the state %s, and %q are left", seed, state, got)
+			}
+			d.log.Close()
+		}
+	})
+}
+
+// A place that never takes its bytes again keeps the rest of the outbox from nothing.
+func TestBadPlaceUnderTheLastBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t, outbox.LogConfig{})
+		d.put(d.box("coins"), "first")
+		d.log.Close()
+		bad := d.fs.Files()[0]
+		d.fs.Set(func(f *disktest.FS) { f.Fault = disktest.OfKind("write", bad, syscall.EIO) })
+		d.start()
+		d.put(d.box("coins"), "second") // done when it is on the disk: there is no hub
+		if got, _ := all(d.box("coins")); !slices.Equal(got, []string{"first", "second"}) || d.log.Status().Err != nil {
+			t.Errorf("%q, %v", got, d.log.Status().Err)
 		}
 	})
 }

@@ -57,7 +57,7 @@ func (l *Log) recover() {
 	if torn > 0 {
 		l.log.Info("the end of the outbox was being written when the device stopped; nothing accepted is lost", "records", torn)
 	}
-	r := recovery{log: l, items: map[*box]map[uint64]*item{}, promised: map[*box]int{}}
+	r := recovery{log: l, items: map[*box]map[uint64]*item{}, missing: map[*box][]span{}}
 	for _, p := range pieces {
 		r.apply(p)
 	}
@@ -87,6 +87,7 @@ func (l *Log) scanAll(names []string) (pieces []piece, gaps []gap) {
 		}
 		seg.size = len(data)
 		before := len(pieces)
+		var last extent
 		found := scan(data, l.batch, func(f found) {
 			p := piece{header: f.header, seg: seg, off: f.off}
 			if err := p.understand(f.payload); err != nil {
@@ -94,12 +95,18 @@ func (l *Log) scanAll(names []string) (pieces []piece, gaps []gap) {
 				return
 			}
 			pieces = append(pieces, p)
+			if end := f.off + recordSize(f.length); f.batch != last.batch {
+				last = extent{f.batch, f.off, end}
+			} else {
+				last.end = end
+			}
 		})
 		gaps = append(gaps, found...)
 		switch {
 		case len(pieces) > before:
 			l.stats.damaged += hollow // what had no record in it was older
 			hollow = 0
+			l.unproven = &proof{seg.path, last.off, slices.Clone(data[last.off:min(last.end, len(data))])}
 			l.batch = pieces[len(pieces)-1].batch + 1
 		case empty(data) || stale(data):
 			seg.bad = len(data) != l.cfg.SegmentBytes // of other settings, or made when the power went
@@ -128,6 +135,43 @@ func (l *Log) scanAll(names []string) (pieces []piece, gaps []gap) {
 		return 1
 	})
 	return pieces, gaps
+}
+
+// extent is where a batch stands.
+type extent struct {
+	batch    uint64
+	off, end int
+}
+
+// proof is the last batch that a start has found. Nothing behind it says that its sync succeeded, and after one that did
+// not, Linux gives the next process the bytes from memory as if they were on the disk (fsync(2); Rebello et al., "Can
+// Applications Recover from fsync Failures?", USENIX ATC 2020).
+type proof struct {
+	path string
+	off  int
+	data []byte
+}
+
+// prove writes the last batch once more, in its place, and syncs it: before anybody relies on it. The same bytes on top
+// of each other can be torn without harm.
+func (l *Log) prove() error {
+	p := l.unproven
+	if p == nil {
+		return nil
+	}
+	file, err := l.fs.Open(p.path, true)
+	if err != nil {
+		return err
+	}
+	defer file.Close() // what matters has been synced
+	if _, err := file.WriteAt(p.data, int64(p.off)); err != nil {
+		return err
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	l.unproven = nil
+	return nil
 }
 
 // empty says whether a segment was only preallocated.
@@ -194,12 +238,12 @@ func (l *Log) cut(pieces []piece) (kept []piece, torn int) {
 
 // recovery is the state while records are applied.
 type recovery struct {
-	log      *Log
-	age      time.Duration
-	items    map[*box]map[uint64]*item
-	aside    []*item
-	promised map[*box]int // messages that a checkpoint says are there
-	anchor   *segment
+	log     *Log
+	age     time.Duration
+	items   map[*box]map[uint64]*item
+	aside   []*item
+	missing map[*box][]span // what the newest checkpoint says is there, and has neither been found nor left since
+	anchor  *segment
 }
 
 func (r *recovery) of(b *box) map[uint64]*item {
@@ -248,9 +292,10 @@ func (r *recovery) message(p piece) {
 			b.shelf.accepted++
 		}
 	} else {
-		if it == nil {
+		if it == nil && !within(r.missing[b], m.seq) {
 			b.shelf.accepted++
 		}
+		r.missing[b] = minus(r.missing[b], []span{{m.seq, 1}})
 		it = &item{
 			epoch: m.epoch, seq: m.seq, at: m.At.UnixNano(), size: p.length, high: m.High, heapAt: -1,
 			expires: lifetime(m.age, m.TTL, r.log.cfg.DefaultTTL, r.log.cfg.MaxAge),
@@ -300,7 +345,11 @@ func (r *recovery) gone(d departure) {
 				}
 			}
 		}
-		b.shelf.accepted += unknown
+		// A segment is used again as soon as the last message in it is gone, so a checkpoint may speak of messages that
+		// left after it and are nowhere any more. It has counted them as accepted.
+		left := minus(r.missing[b], []span{s})
+		b.shelf.accepted += unknown - (total(r.missing[b]) - total(left))
+		r.missing[b] = left
 		b.count(d.reason, unknown)
 	}
 }
@@ -319,16 +368,14 @@ func (b *box) count(reason string, n uint64) {
 func (r *recovery) checkpoint(c checkpoint) {
 	r.age = max(r.age, c.age)
 	r.log.clock = c.clock
+	clear(r.missing) // what an older checkpoint missed, this one has counted
 	for _, m := range c.boxes {
 		b := r.log.box(m.name)
 		b.next = max(b.next, m.next)
 		b.shelf.accepted, b.shelf.acked, b.shelf.dropped = m.accepted, m.acked, m.dropped
 		b.saved, b.savedSeq = m.state, m.stateSeq
 		b.state, b.stateSeq = m.state, m.stateSeq
-		promised := 0
-		for _, s := range m.live {
-			promised += int(min(s.n, 1<<30))
-		}
+		var found []uint64
 		for seq, it := range r.of(b) {
 			switch {
 			case within(m.aside, seq):
@@ -338,15 +385,13 @@ func (r *recovery) checkpoint(c checkpoint) {
 				}
 			case within(m.live, seq):
 				it.place = pending
-				promised--
+				found = append(found, seq)
 			default:
 				it.place = gone
 			}
 		}
-		if promised > 0 {
-			b.shelf.dropped[DroppedDamaged] += uint64(promised)
-			r.log.log.Error("messages are missing from the outbox; they are lost", "component", b.name, "messages", promised)
-		}
+		slices.Sort(found)
+		r.missing[b] = minus(m.live, spans(found))
 	}
 }
 
@@ -357,6 +402,12 @@ func (r *recovery) finish() {
 	l.anchor = r.anchor
 	if l.stats.damaged > 0 {
 		l.skip = ahead
+	}
+	for b, spans := range r.missing {
+		if n := total(spans); n > 0 {
+			b.shelf.dropped[DroppedDamaged] += n
+			l.log.Error("messages are missing from the outbox; they are lost", "component", b.name, "messages", n)
+		}
 	}
 	for _, it := range r.aside {
 		if it.place == aside {
