@@ -30,6 +30,13 @@ test: ## all tests
 race: ## the tests that are not long, with the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short ./...
 
+SEED ?= 1
+FOR  ?= 1m
+.PHONY: torture
+torture: ## whatever can happen to a device, by a seed, in virtual time: SEED=1 FOR=1m; see docs/torture.md
+	@echo "torture: seed $(SEED) and on, for $(FOR)"
+	$(GO) test ./agent -count 1 -run '^TestTorture$$' -torture.seed $(SEED) -torture.for $(FOR)
+
 .PHONY: check
 check: ## format, vet, and that go.mod is tidy
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt'ed: $$out"; exit 1; }

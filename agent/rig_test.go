@@ -277,6 +277,7 @@ type rig struct {
 	folder string
 	disk   disk.FS // in memory, unless a test sets another
 	load   func(context.Context) (*config.Config, error)
+	quiet  bool // logs nothing below a warning
 
 	machines map[string]*machine
 	mu       sync.Mutex
@@ -347,11 +348,15 @@ func (r *rig) write(folder, name, credential string) {
 func (r *rig) start(prepare ...func(*Agent)) {
 	r.t.Helper()
 	over := make(chan struct{})
+	level := slog.LevelDebug
+	if r.quiet {
+		level = slog.LevelWarn
+	}
 	drivers := map[string]hal.Driver{"stuck": stuckDriver{end: over}}
 	r.t.Cleanup(func() { close(over) })
 	a, err := New(Config{
 		File: r.file, Version: "1.2.3", Logs: r.logs, Disk: r.disk, Load: r.load,
-		Log:  slog.New(r.logs.Handler(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))),
+		Log:  slog.New(r.logs.Handler(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: level}))),
 		Dial: func(identity.ID) iothub.Dial { return r.hub.DialTLS },
 		Start: func(ctx context.Context, m config.Module) (host.Instance, error) {
 			r.mu.Lock()
