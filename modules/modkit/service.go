@@ -87,6 +87,8 @@ func (s *Service) Invoke(ctx context.Context, r *modpb.InvokeRequest) (*modpb.In
 		return &modpb.InvokeResponse{Status: int32(a.Status), Payload: a.Payload}, nil
 	case errors.Is(err, ErrNoMethod):
 		return failure(404, fmt.Errorf("%s: %w", r.GetMethod(), err)), nil
+	case ctx.Err() != nil:
+		return nil, status.FromContextError(ctx.Err()).Err() // the agent knows the deadline, and says so better
 	case errors.Is(err, context.DeadlineExceeded):
 		return failure(504, err), nil
 	}
