@@ -51,6 +51,11 @@ func (h *Hub) Events() []hub.Event {
 // fails the test after ten seconds, or a day inside a bubble.
 func (h *Hub) Wait(t testing.TB, match func(e hub.Event) bool) hub.Event {
 	t.Helper()
+	return h.wait(t, "an event that matches", match)
+}
+
+func (h *Hub) wait(t testing.TB, what string, match func(e hub.Event) bool) hub.Event {
+	t.Helper()
 	limit := time.NewTimer(waitLimit())
 	defer limit.Stop()
 	from := 0
@@ -63,7 +68,7 @@ func (h *Hub) Wait(t testing.TB, match func(e hub.Event) bool) hub.Event {
 		select {
 		case <-more:
 		case <-limit.C:
-			t.Fatalf("hubtest: no event matches; there have been:\n%s", h.story())
+			t.Fatalf("hubtest: %s has not come in %v; there have been:\n%s", what, waitLimit(), h.story())
 		}
 	}
 }

@@ -213,7 +213,7 @@ func (h *Hub) serve(nc net.Conn) bool {
 	return true
 }
 
-// Down cuts all MQTT connections and refuses new ones of every kind, as an outage does. What the hub knows stays.
+// Down cuts all connections and refuses new ones, as an outage does. What the hub knows stays.
 func (h *Hub) Down() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

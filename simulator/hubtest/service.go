@@ -15,7 +15,7 @@ import (
 func (h *Hub) WaitFor(t testing.TB, kind, who string) hub.Event {
 	t.Helper()
 	id := named(who)
-	return h.Wait(t, func(e hub.Event) bool { return e.Kind == kind && e.DeviceID == id.Device && e.ModuleID == id.Module })
+	return h.wait(t, kind+" of "+who, func(e hub.Event) bool { return e.Kind == kind && e.DeviceID == id.Device && e.ModuleID == id.Module })
 }
 
 // Desire merges a JSON object into an identity's desired properties.

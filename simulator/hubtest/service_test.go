@@ -53,13 +53,19 @@ func TestRESTInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hubtest.New(t)
 		h.Device("pi-01")
-		status, body, err := get(t, h, h.HTTP(), h.Host())
+		c := h.HTTP()
+		status, body, err := get(t, h, c, h.Host())
 		if status != 200 || !strings.Contains(body, `"deviceId":"pi-01"`) || err != nil {
 			t.Errorf("%d %s, %v", status, body, err)
 		}
 		h.Down()
-		if status, _, err := get(t, h, h.HTTP(), h.Host()); err == nil {
+		synctest.Wait()
+		if status, _, err := get(t, h, c, h.Host()); err == nil { // over the connection that was kept, or a new one
 			t.Errorf("a hub that is down answers %d", status)
+		}
+		h.Up()
+		if status, _, err := get(t, h, c, h.Host()); status != 200 || err != nil {
+			t.Errorf("a hub that is up again answers %d, %v", status, err)
 		}
 	})
 }

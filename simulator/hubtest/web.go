@@ -19,7 +19,7 @@ func (h *Hub) HTTP() *http.Client {
 	door := h.theWeb()
 	transport := &http.Transport{DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		client, server := newPipe()
-		if !h.up() || !door.add(tls.Server(server, h.serverTLS())) {
+		if !h.serveWeb(door, server) {
 			return nil, ErrDown
 		}
 		tc := tls.Client(client, h.TLS())
@@ -37,14 +37,19 @@ func (h *Hub) HTTP() *http.Client {
 func (h *Hub) ListenHTTPS() string {
 	h.t.Helper()
 	door := h.theWeb()
-	return h.listen(func(nc net.Conn) bool { return h.up() && door.add(tls.Server(nc, h.serverTLS())) })
+	return h.listen(func(nc net.Conn) bool { return h.serveWeb(door, nc) })
 }
 
-// up tells whether the hub takes new connections.
-func (h *Hub) up() bool {
+// serveWeb hands a connection to the HTTPS door, unless the hub is down. Down closes it.
+func (h *Hub) serveWeb(door *webListener, nc net.Conn) bool {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.live != nil
+	live := h.live
+	h.mu.Unlock()
+	if live == nil {
+		return false
+	}
+	context.AfterFunc(live, func() { _ = nc.Close() })
+	return door.add(tls.Server(nc, h.serverTLS()))
 }
 
 // theWeb starts the HTTPS door when it is first needed.
