@@ -49,6 +49,7 @@ type Config struct {
 	Tier        string        // F1, S1, S2 or S3; "" means neither throttles nor quota
 	Units       int           // of the tier; 0 means 1
 	ClockOffset time.Duration // how far ahead of the true time the hub believes to be when it checks tokens
+	Choices     []string      // what to do where the sources about IoT Hub differ, like "twin-arrays=refuse"; see hub.Choices
 
 	Log *slog.Logger
 }

@@ -20,9 +20,13 @@ func (s *Simulator) openHub() error {
 	if err != nil {
 		return err
 	}
+	choices, err := hub.ParseChoices(c.Choices)
+	if err != nil {
+		return fmt.Errorf("simulator: %w; see docs/choices.md", err)
+	}
 	options := hub.Options{
 		HostName: c.HostName, ModuleLimit: c.ModuleLimit, DeviceCAs: authorities, Storage: blobs.Storage{}, Files: files,
-		Seed: c.FaultSeed, Tier: c.Tier, Units: c.Units, ClockOffset: c.ClockOffset,
+		Seed: c.FaultSeed, Tier: c.Tier, Units: c.Units, ClockOffset: c.ClockOffset, Choices: choices,
 	}
 	if s.conf.StateFile == "" {
 		s.Hub = hub.New(options)

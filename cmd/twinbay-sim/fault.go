@@ -59,6 +59,7 @@ func faultAdd(f *hubFlags) *cobra.Command {
 	p.Float64Var(&rule.P, "probability", 0, "act with this probability, repeatable by serve --fault-seed (default: 1)")
 	p.DurationVar(&delay, "delay", 0, "how long, with --do delay")
 	p.DurationVar(&lasts, "for", 0, "the rule ends after this time (default: never)")
+	p.IntVar(&rule.Connack, "connack", 0, "with --on connect --do refuse: MQTT 3.1.1's CONNACK code, 1 to 5 (default: 5, as the hub has it)")
 	p.StringVar(&rule.ID, "id", "", "a name for the rule; replaces the rule of that name (default: a number)")
 	return c
 }
@@ -101,6 +102,7 @@ func printFaults(c *cobra.Command, all []admin.FaultState) error {
 			{"probability", r.P > 0, fmt.Sprint(r.P)},
 			{"delay", r.Delay != "", r.Delay},
 			{"for", r.For != "", r.For},
+			{"connack", r.Connack > 0, fmt.Sprint(r.Connack)},
 		} {
 			if part.is {
 				when += " " + part.name + " " + part.text

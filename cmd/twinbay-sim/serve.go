@@ -61,6 +61,7 @@ func serveCommand() *cobra.Command {
 	p.StringVar(&f.conf.Tier, "tier", "", "throttles and daily quota of F1, S1, S2 or S3 (default: no limits)")
 	p.IntVar(&f.conf.Units, "units", 1, "units of the tier")
 	p.DurationVar(&f.conf.ClockOffset, "clock-offset", 0, "how far the hub's clock is ahead of yours when it checks tokens; may be negative")
+	p.StringArrayVar(&f.conf.Choices, "choose", nil, "NAME=VALUE: what to do where the sources about IoT Hub differ (docs/choices.md); may be repeated")
 	p.Uint64Var(&f.conf.FaultSeed, "fault-seed", 1, "makes faults with a probability repeatable")
 	p.StringVar(&f.conf.DeviceCA, "device-ca", "", "PEM file of the authorities whose certificates devices and modules may show")
 	p.BoolVar(&f.conf.NoRig, "no-rig", false, "no fake hardware")

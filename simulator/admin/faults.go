@@ -21,6 +21,8 @@ type Fault struct {
 	Do    string  `json:"do"`
 	Delay string  `json:"delay,omitempty"`
 	For   string  `json:"for,omitempty"`
+
+	Connack int `json:"connack,omitempty"` // with connect and refuse: CONNACK code 1 to 5
 }
 
 // FaultState is a rule in force and what it has seen.

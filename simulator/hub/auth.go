@@ -8,7 +8,8 @@ import (
 )
 
 // AuthSAS checks the SAS token of a connection that wants to be id. A key of another identity never does, the device's
-// own for its module neither; a hub policy's with DeviceConnect does, for what the token's sr covers.
+// own for its module neither, unless DeviceKeyForModules says otherwise; a hub policy's with DeviceConnect does, for what
+// the token's sr covers.
 func (h *Hub) AuthSAS(id ID, token string) (Grant, error) {
 	h.mu.Lock()
 	defer h.unlock()
@@ -43,7 +44,7 @@ func (h *Hub) authSAS(id ID, token string, now time.Time) (Grant, *Error) {
 	case !s.covers(h.host, id.resourcePath()):
 		return Grant{}, badToken("the token is for %q, not for %s of hub %s", s.resource, id, h.host)
 	}
-	return grant(id, s.expires, now, scope, s.policy, signer), nil
+	return grant(n, s.expires, now, scope, s.policy, signer), nil
 }
 
 // AuthMQTT5 checks the authentication of an MQTT 5 connection that wants to be id. data is the HMAC-SHA256 over
@@ -94,7 +95,7 @@ func (h *Hub) authMQTT5(id ID, host, policy, at, expiry string, data []byte, now
 	for _, key := range keys {
 		raw, err := base64.StdEncoding.DecodeString(key)
 		if err == nil && len(raw) > 0 && signs(raw, text, data) {
-			return grant(id, expires, now, scope, policy, printKey(raw)), nil
+			return grant(n, expires, now, scope, policy, printKey(raw)), nil
 		}
 	}
 	return Grant{}, badToken("the signature is not made with a key of %s", owner(n, policy))
@@ -148,7 +149,11 @@ func (h *Hub) keysFor(n *identity, policy string) ([]string, string, *Error) {
 	if n.id.Module != "" {
 		scope = "module"
 	}
-	return []string{n.auth.primary, n.auth.secondary}, scope, nil
+	keys := []string{n.auth.primary, n.auth.secondary}
+	if d := h.devices[n.id.Device]; n.id.Module != "" && d.auth.kind == authSAS && h.Chose(DeviceKeyForModules, "accept") {
+		keys = append(keys, d.auth.primary, d.auth.secondary)
+	}
+	return keys, scope, nil
 }
 
 func owner(n *identity, policy string) string {
@@ -159,17 +164,17 @@ func owner(n *identity, policy string) string {
 }
 
 // grant ends with the token, or with the clock skew's allowance if the token has run out already.
-func grant(id ID, expires, now time.Time, scope, policy string, signer keyPrint) Grant {
+func grant(n *identity, expires, now time.Time, scope, policy string, signer keyPrint) Grant {
 	if !expires.After(now) {
 		expires = expires.Add(clockSkew)
 	}
 	g := Grant{
-		ID:      id,
+		ID:      n.id,
 		Expires: expires,
 		Method:  authMethod(scope, "sas"),
 	}
 	if policy == "" {
-		g.proof = proof{kind: authSAS, key: signer}
+		g.proof = proof{kind: authSAS, key: signer, devices: !n.auth.holds(signer)}
 	}
 	return g
 }

@@ -49,11 +49,12 @@ type BulkRegistryOperationResult struct {
 	Warnings     []DeviceRegistryOperationWarning `json:"warnings"`
 }
 
-// DeviceRegistryOperationError is why one identity was left as it was. Its code is the error's name.
+// DeviceRegistryOperationError is why one identity was left as it was. Its code is the error's name, or its number: see
+// BulkErrorCode.
 type DeviceRegistryOperationError struct {
 	DeviceID    string  `json:"deviceId"`
 	ModuleID    *string `json:"moduleId"`
-	ErrorCode   string  `json:"errorCode"`
+	ErrorCode   any     `json:"errorCode"` // string or int
 	ErrorStatus string  `json:"errorStatus"`
 	Operation   string  `json:"operation"` // the import mode
 }
@@ -121,11 +122,18 @@ func (h *Hub) BulkRegistry(all []ExportImportDevice) (BulkRegistryOperationResul
 		case withoutTwin:
 			out.Warnings = append(out.Warnings, DeviceRegistryOperationWarning{in.ID, "DeviceRegisteredWithoutTwin", err.Text})
 		default:
-			out.Errors = append(out.Errors, DeviceRegistryOperationError{in.ID, nullable(text(in.ModuleID)), err.Name, err.Text, in.operation()})
+			out.Errors = append(out.Errors, DeviceRegistryOperationError{in.ID, nullable(text(in.ModuleID)), h.bulkCode(err), err.Text, in.operation()})
 		}
 	}
 	out.IsSuccessful = len(out.Errors) == 0
 	return out, nil
+}
+
+func (h *Hub) bulkCode(err *Error) any {
+	if h.Chose(BulkErrorCode, "number") {
+		return err.Code
+	}
+	return err.Name
 }
 
 // operation is the import mode in the hub's spelling.
@@ -256,6 +264,14 @@ func (h *Hub) applyTwin(n *identity, in ExportImportDevice, fresh bool) *Error {
 	reported, err := importSection("properties.reported", in.Properties.Reported, maxSection)
 	if err != nil {
 		return err
+	}
+	for _, part := range []struct {
+		where string
+		in    imported
+	}{{"tags", tags}, {"properties.desired", desired}, {"properties.reported", reported}} {
+		if err := h.checkArrays(part.where, part.in.tree, n.id.Module != ""); err != nil {
+			return err
+		}
 	}
 	h.changedIdentity(n.id)
 	t := &n.twin

@@ -222,18 +222,23 @@ func (h *Hub) settle(n *identity, token string, how Outcome) *Error {
 		n.mail.remove(m)
 		h.conclude(n, m, statusRejected)
 	default:
-		m.abandoned++
-		m.free()
-		if m.abandoned >= h.deliveries {
-			n.mail.remove(m)
-			h.conclude(n, m, statusDeliveries)
-		} else {
-			h.changedMail(n, m)
-			h.emit(h.c2dEvent(n, &m.item, "abandoned"))
-		}
+		h.giveBack(n, m, "abandoned")
 	}
 	h.deliver(n)
 	return nil
+}
+
+// giveBack has a message wait for the next one to take it, unless that has been so too often.
+func (h *Hub) giveBack(n *identity, m *mail[C2D], why string) {
+	m.abandoned++
+	m.free()
+	if m.abandoned >= h.deliveries {
+		n.mail.remove(m)
+		h.conclude(n, m, statusDeliveries)
+		return
+	}
+	h.changedMail(n, m)
+	h.emit(h.c2dEvent(n, &m.item, why))
 }
 
 // deliver tells the link what its window has room for.
@@ -262,6 +267,11 @@ func (h *Hub) deliver(n *identity) {
 }
 
 func (h *Hub) expire(n *identity, now time.Time) {
+	if h.Chose(C2DLockTimeout, "count") {
+		for _, m := range n.mail.overdue(now) {
+			h.giveBack(n, m, "lock timed out")
+		}
+	}
 	for _, m := range n.mail.sweep(now) {
 		h.conclude(n, m, statusExpired)
 	}

@@ -99,6 +99,9 @@ func (h *Hub) PutConfiguration(in ConfigurationRequest, ifMatch string) (Configu
 	if err != nil {
 		return Configuration{}, err
 	}
+	if err := h.checkArrays(c.kind, c.shown, c.kind != deviceContent); err != nil {
+		return Configuration{}, invalidContent("%s", err.Text)
+	}
 	if err := checkMetrics(in.Metrics.Queries); err != nil {
 		return Configuration{}, err
 	}

@@ -31,6 +31,10 @@ type Fault struct {
 	Do    string        // the action
 	Delay time.Duration // with delay
 	For   time.Duration // the rule ends so long after it was added; 0 means never
+
+	// Connack, with connect and refuse, is the code of MQTT 3.1.1's CONNACK, 1 to 5; 0 means 5, with which the hub refuses
+	// everybody (azure-iot-sdk-c, doc/connection_and_messaging_reliability.md), though SDKs know the others.
+	Connack int
 }
 
 // FaultState is a rule and what it has seen so far.
@@ -63,6 +67,8 @@ func (h *Hub) AddFault(f Fault) error {
 		return argument("a fault rule counts from 0 up")
 	case !(f.P >= 0 && f.P <= 1):
 		return argument("a fault rule's probability is from 0 to 1")
+	case f.Connack < 0 || f.Connack > 5 || f.Connack > 0 && (f.On != "connect" || f.Do != "refuse"):
+		return argument("a fault rule's connack is a code from 1 to 5, for connect and refuse")
 	}
 	h.mu.Lock()
 	defer h.unlock()

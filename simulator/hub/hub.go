@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -43,6 +44,10 @@ type Options struct {
 
 	MaxJobs           int // scheduled jobs that run or wait for their time; 0 means the tier's limit, any number without one
 	MaxConfigurations int // 0 means the tier's limit, 100 without one
+
+	// Choices are what to do where the sources about IoT Hub differ, by the names that func Choices lists; what is not
+	// here is done as most of them have it. See CheckChoices.
+	Choices map[string]string
 }
 
 // Hub is one IoT hub. Make it with New; its methods may be called from any goroutine, and every error is an *Error.
@@ -61,6 +66,8 @@ type Hub struct {
 	maxJobs     int
 
 	maxConfigurations int
+	choices           map[string]string
+	since             time.Time // it was made or opened
 
 	ctx    context.Context // of what the hub does by itself: see Close
 	cancel context.CancelFunc
@@ -118,6 +125,9 @@ func New(o Options) *Hub {
 	if err != nil {
 		panic(err) // a program's mistake: CheckTier tells about a person's
 	}
+	if err := CheckChoices(o.Choices); err != nil {
+		panic("hub: " + err.Error()) // likewise
+	}
 	if limits != nil {
 		o.MaxJobs = cmp.Or(o.MaxJobs, limits.tier.jobs)
 		o.MaxConfigurations = cmp.Or(o.MaxConfigurations, limits.tier.configurations)
@@ -147,6 +157,8 @@ func New(o Options) *Hub {
 		jobs:        map[string]*job{},
 
 		maxConfigurations: o.MaxConfigurations,
+		choices:           maps.Clone(o.Choices),
+		since:             time.Now(),
 		configurations:    map[string]*configuration{},
 	}
 }

@@ -40,7 +40,7 @@ func (h *Hub) importDesired(n *identity, in imported, fresh bool) {
 		*s = in.section(s.version, s.version)
 		return
 	}
-	h.writeDesired(n, in.tree, replacing(s.tree, in.tree))
+	h.replaceDesired(n, in.tree)
 	s.meta = importMeta(in.tree, in.meta, s.meta)
 }
 

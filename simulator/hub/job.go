@@ -108,7 +108,7 @@ var scheduledID = regexp.MustCompile(`^[a-z0-9'-]{1,64}$`)
 // ScheduleJob takes a job on. A condition that makes no sense is taken, too: then the job fails.
 func (h *Hub) ScheduleJob(r JobRequest) (ScheduledJob, error) {
 	now := time.Now()
-	j, err := r.job(now)
+	j, err := r.job(now, h.maxTimeout())
 	if err != nil {
 		return ScheduledJob{}, err
 	}
@@ -145,7 +145,7 @@ func (h *Hub) armJob(j *job, now time.Time) {
 }
 
 // job reads a request.
-func (r *JobRequest) job(now time.Time) (*job, *Error) {
+func (r *JobRequest) job(now time.Time, longestCall time.Duration) (*job, *Error) {
 	j := &job{id: r.JobID, condition: r.QueryCondition, created: now, start: now, limit: defaultJobTime}
 	if !scheduledID.MatchString(r.JobID) {
 		return nil, argument("job id %q: 1 to 64 of a-z 0-9 - '", r.JobID)
@@ -176,7 +176,7 @@ func (r *JobRequest) job(now time.Time) (*job, *Error) {
 		return j, r.twinPatch(j)
 	case strings.EqualFold(r.Type, deviceMethodJob):
 		j.kind = deviceMethodJob
-		return j, r.directMethod(j)
+		return j, r.directMethod(j, longestCall)
 	}
 	return nil, argument("type %q: want scheduleUpdateTwin or scheduleDeviceMethod", r.Type)
 }
@@ -202,7 +202,7 @@ func (j *job) setPatch(patch json.RawMessage) *Error {
 	return nil
 }
 
-func (r *JobRequest) directMethod(j *job) *Error {
+func (r *JobRequest) directMethod(j *job, longest time.Duration) *Error {
 	m := r.CloudToDeviceMethod
 	if m == nil {
 		return argument("cloudToDeviceMethod is missing")
@@ -215,7 +215,7 @@ func (r *JobRequest) directMethod(j *job) *Error {
 	if m.ResponseTimeoutInSeconds == 0 {
 		j.method.Response = defaultResponse
 	}
-	return j.method.check()
+	return j.method.check(longest)
 }
 
 // parseTime reads ISO 8601; without a zone it is UTC.

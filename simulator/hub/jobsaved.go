@@ -112,7 +112,7 @@ func (s *savedJob) load(id string) (*job, error) {
 		}
 	case j.kind == deviceMethodJob && s.Method != nil:
 		j.method = MethodRequest{Name: s.Method.Name, Payload: s.Method.Payload, Response: s.Method.Response, Connect: s.Method.Connect}
-		if err := j.method.check(); err != nil {
+		if err := j.method.check(oldMaxTimeout); err != nil { // the hub may have been told otherwise when it took the job
 			return nil, err
 		}
 	default:

@@ -234,6 +234,8 @@ func TestEveryFieldIsSavedOrVolatile(t *testing.T) {
 		"cancel":            "ends with the process",
 		"work":              "ends with the process",
 		"maxConfigurations": "an option",
+		"choices":           "an option",
+		"since":             "when this process made it",
 		"revision":          "of this process's caches",
 		"stale":             "a hub that is opened looks at everybody",
 		"staleAll":          "a hub that is opened looks at everybody",

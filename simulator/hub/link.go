@@ -28,6 +28,7 @@ type Link struct {
 	queue  []func(Peer)     // what to tell the peer
 	busy   bool             // somebody is telling it
 	over   bool
+	stale  bool   // see SessionOver
 	why    string // of an end that the door saw; "" for the device's goodbye
 }
 
@@ -46,6 +47,7 @@ func (h *Hub) Attach(g Grant, p Peer) (*Link, error) {
 	h.cut(n, &Error{Code: 400027, Name: "ConnectionForcefullyClosedOnNewConnection",
 		Text: "a newer connection of " + g.ID.String() + " has taken over"})
 	l := &Link{hub: h, id: g.ID, n: n, peer: p}
+	l.stale = h.Chose(SessionLifetime, "1h") && now.Sub(n.linkTime) >= time.Hour && now.Sub(h.since) >= time.Hour
 	l.renew(g)
 	n.link, n.linkTime, n.activity = l, now, now
 	if n.modelID != g.ModelID {
@@ -96,6 +98,10 @@ func (l *Link) renew(g Grant) {
 func tokenOver(id ID) *Error {
 	return badToken("the token of %s has run out", id)
 }
+
+// SessionOver tells whether the device had been away for longer than the hub keeps MQTT 3.1.1 sessions: see SessionLifetime.
+// Time in which the hub did not run does not count, for a state file does not know each end of a connection.
+func (l *Link) SessionOver() bool { return l.stale }
 
 // Want says whether the device wants to be sent a feature.
 func (l *Link) Want(f Feature, on bool) {

@@ -16,7 +16,7 @@ type mail[T any] struct {
 	item              T
 	sequence          uint64
 	enqueued, expires time.Time
-	abandoned         int // the delivery count: it counts what was given back, not locks that ran out
+	abandoned         int // the delivery count: it counts what was given back, and locks that ran out if C2DLockTimeout says so
 
 	lock   string // token; "" while the message is free
 	until  time.Time
@@ -76,6 +76,16 @@ func (b *mailbox[T]) remove(m *mail[T]) {
 	if i := slices.Index(b.all, m); i >= 0 {
 		b.all = slices.Delete(b.all, i, i+1)
 	}
+}
+
+// overdue are the messages whose locks have run out.
+func (b *mailbox[T]) overdue(now time.Time) (all []*mail[T]) {
+	for _, m := range b.all {
+		if m.lock != "" && !now.Before(m.until) {
+			all = append(all, m)
+		}
+	}
+	return all
 }
 
 // sweep frees the messages whose locks have run out, and removes and answers the free ones that have expired. A locked

@@ -185,6 +185,7 @@ func merge(tree, patch map[string]any) map[string]any {
 
 // replacing answers the patch that turns old into tree: all of tree, and null for what is gone. Microsoft does not say
 // what a device is told when its desired properties are replaced; so told, one that merges ends with the right document.
+// See ReplacedDesired.
 func replacing(old, tree map[string]any) map[string]any {
 	out := make(map[string]any, len(tree))
 	for k := range old {

@@ -16,16 +16,16 @@ const (
 	maxCallsInFlight = 50        // to one identity; the hub has a limit (403800) and gives no figure
 	defaultResponse  = 30 * time.Second
 	minResponse      = 5 * time.Second
-	maxResponse      = 300 * time.Second
-	maxConnect       = 300 * time.Second
+	maxTimeout       = 300 * time.Second
+	oldMaxTimeout    = time.Hour // the same page, before 2019: see MethodTimeout
 )
 
 // MethodRequest is a direct method to call.
 type MethodRequest struct {
 	Name     string
 	Payload  json.RawMessage // any JSON value; nil means none
-	Response time.Duration   // 5 to 300 s for the whole call; 0 means 30 s
-	Connect  time.Duration   // up to 300 s to wait for a device that is not connected; 0 means not at all
+	Response time.Duration   // 5 to 300 s for the whole call, or what MethodTimeout says; 0 means 30 s
+	Connect  time.Duration   // up to as much to wait for a device that is not connected; 0 means not at all
 }
 
 // MethodResult is a device's answer. Status is the device's own number.
@@ -54,7 +54,7 @@ func (h *Hub) Invoke(ctx context.Context, id ID, r MethodRequest) (MethodResult,
 	if r.Response == 0 {
 		r.Response = defaultResponse
 	}
-	if err := r.check(); err != nil {
+	if err := r.check(h.maxTimeout()); err != nil {
 		return MethodResult{}, err
 	}
 	if err := h.spendOpen(id, len(r.Payload)); err != nil {
@@ -82,7 +82,15 @@ func (h *Hub) Invoke(ctx context.Context, id ID, r MethodRequest) (MethodResult,
 	}
 }
 
-func (r *MethodRequest) check() *Error {
+// maxTimeout is the longest time that a caller may give a direct method.
+func (h *Hub) maxTimeout() time.Duration {
+	if h.Chose(MethodTimeout, "3600") {
+		return oldMaxTimeout
+	}
+	return maxTimeout
+}
+
+func (r *MethodRequest) check(longest time.Duration) *Error {
 	switch {
 	case r.Name == "":
 		return argument("methodName is missing")
@@ -92,10 +100,10 @@ func (r *MethodRequest) check() *Error {
 		return argument("payload: %d bytes; %d are allowed", len(r.Payload), maxPayload)
 	case r.Payload != nil && !json.Valid(r.Payload):
 		return argument("payload is not JSON")
-	case r.Response < minResponse || r.Response > maxResponse:
-		return argument("responseTimeoutInSeconds: %d; 5 to 300 are allowed", r.Response/time.Second)
-	case r.Connect < 0 || r.Connect > maxConnect:
-		return argument("connectTimeoutInSeconds: %d; 0 to 300 are allowed", r.Connect/time.Second)
+	case r.Response < minResponse || r.Response > longest:
+		return argument("responseTimeoutInSeconds: %d; 5 to %d are allowed", r.Response/time.Second, longest/time.Second)
+	case r.Connect < 0 || r.Connect > longest:
+		return argument("connectTimeoutInSeconds: %d; 0 to %d are allowed", r.Connect/time.Second, longest/time.Second)
 	case r.Connect > r.Response:
 		return argument("The connection timeout (%d s) may not exceed the overall timeout (%d s).", r.Connect/time.Second, r.Response/time.Second)
 	}

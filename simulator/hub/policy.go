@@ -76,7 +76,8 @@ func (h *Hub) AuthService(token string, want Permission, path string) error {
 // AuthModules checks the credential of a request about a device's modules: a policy's token, as AuthService does, or the
 // device's own token or certificate, for it may manage its modules (Azure/iot-identity-service,
 // aziot-cloud-client-async, hub/mod.rs). asDevice tells which of the two it was. Whether a device has to be an IoT Edge
-// device for that is written nowhere; here, any may, as Identity Service takes it for granted.
+// device for that is written nowhere; here, any may, as Identity Service takes it for granted, unless OwnModules says
+// otherwise.
 func (h *Hub) AuthModules(device string, c Credential, want Permission, path string) (asDevice bool, err error) {
 	if s, bad := parseSAS(c.Token); (bad != nil || s.policy != "") && (c.Token != "" || len(c.Certificates) == 0) {
 		return false, h.AuthService(c.Token, want, path)
@@ -85,6 +86,9 @@ func (h *Hub) AuthModules(device string, c Credential, want Permission, path str
 	defer h.unlock()
 	if _, bad := h.auth(ID{Device: device}, c, h.Now()); bad != nil {
 		return false, h.refuse(ID{Device: device}, unauthorized("%s: %s", path, bad.reason()))
+	}
+	if h.Chose(OwnModules, "edge") && !h.devices[device].edge {
+		return false, h.refuse(ID{Device: device}, unauthorized("%s: device %s is no IoT Edge device", path, device))
 	}
 	return true, nil
 }

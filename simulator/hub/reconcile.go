@@ -254,7 +254,7 @@ func (h *Hub) writeTree(n *identity, tree map[string]any) {
 	if patch := difference(n.twin.desired.tree, tree); len(patch) > 0 {
 		n.twin.writes++
 		h.changedIdentity(n.id)
-		h.writeDesired(n, tree, patch)
+		h.writeDesired(n, tree, patch, patch)
 	}
 }
 

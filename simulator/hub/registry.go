@@ -132,7 +132,8 @@ func checkDevice(in Device) *Error {
 	return nil
 }
 
-// setStatus enables or disables a device. A disabled one is cut off, with its modules, which have no status of their own.
+// setStatus enables or disables a device. A disabled one is cut off, and so are its modules, which have no status of their
+// own, unless DisabledDevice says otherwise.
 func (h *Hub) setStatus(d *device, in Device, now time.Time) {
 	disabled := strings.EqualFold(in.Status, "disabled")
 	d.statusReason = in.StatusReason
@@ -145,6 +146,9 @@ func (h *Hub) setStatus(d *device, in Device, now time.Time) {
 	}
 	why := &Error{Code: 403012, Name: "DeviceDisabled", Text: "device " + d.id.Device + " has been disabled"}
 	h.cut(&d.identity, why)
+	if h.Chose(DisabledDevice, "keep-modules") {
+		return
+	}
 	for _, m := range d.modules {
 		h.cut(m, why)
 	}
@@ -211,7 +215,23 @@ func (h *Hub) newIdentity(id ID, now time.Time) identity {
 func (h *Hub) replace(n *identity, auth authentication) {
 	n.auth = auth
 	n.etag = h.nextETag()
-	if l := n.link; l != nil && !auth.accepts(l.proof) {
+	h.cutUnproven(n)
+	if d := h.devices[n.id.Device]; n.id.Module == "" && d != nil {
+		for _, m := range d.modules {
+			h.cutUnproven(m)
+		}
+	}
+}
+
+func (h *Hub) cutUnproven(n *identity) {
+	if n.link == nil {
+		return
+	}
+	auth := &n.auth
+	if n.link.proof.devices {
+		auth = &h.devices[n.id.Device].auth
+	}
+	if !auth.accepts(n.link.proof) {
 		h.cut(n, badToken("what %s has proved itself with is no longer its credential", n.id))
 	}
 }

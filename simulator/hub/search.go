@@ -22,7 +22,7 @@ type Page struct {
 // from where continuation says, or from the beginning if it is "". Unlike the cloud's, whose index lags behind for seconds,
 // each row is as it is now. Rows that come and go between two pages are seen or not; all others are seen once.
 func (h *Hub) Query(text string, size int, continuation string) (Page, error) {
-	q, err := query.Parse(text)
+	q, err := h.queries().Parse(text)
 	if err != nil {
 		return Page{}, badQuery(err)
 	}
@@ -62,6 +62,11 @@ func (h *Hub) Query(text string, size int, continuation string) (Page, error) {
 		page.Continuation = next.String()
 	}
 	return page, nil
+}
+
+// queries is the query language as this hub speaks it.
+func (h *Hub) queries() query.Language {
+	return query.Language{NumberAggregates: h.Chose(UnnamedAggregate, "number")}
 }
 
 // badQuery says where a query goes wrong, behind the one word that a hub says.

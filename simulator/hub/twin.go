@@ -148,16 +148,20 @@ func (h *Hub) PatchTwin(id ID, patch json.RawMessage, ifMatch string) (Twin, err
 	return h.writeTwin(id, ifMatch, w)
 }
 
-// ReplaceTwin puts tags and properties.desired of doc in the place of the twin's; what doc leaves out becomes empty.
+// ReplaceTwin puts tags and properties.desired of doc in the place of the twin's; what doc leaves out becomes empty, unless
+// TwinReplace says otherwise.
 func (h *Hub) ReplaceTwin(id ID, doc json.RawMessage, ifMatch string) (Twin, error) {
 	w, err := parseTwinWrite(doc, false)
 	if err != nil {
 		return Twin{}, err
 	}
+	if !h.Chose(TwinReplace, "keep") {
+		w.emptyRest()
+	}
 	return h.writeTwin(id, ifMatch, w)
 }
 
-// twinWrite is what a service wants written. A nil tree is none.
+// twinWrite is what a service wants written. A nil tree is left as it is.
 type twinWrite struct {
 	tags, desired map[string]any
 	merge         bool
@@ -189,10 +193,7 @@ func parseTwinWrite(raw json.RawMessage, merge bool) (twinWrite, *Error) {
 // (github.com/MicrosoftDocs/azure-docs issue 32289).
 func (w *twinWrite) part(where string, raw json.RawMessage) (map[string]any, *Error) {
 	if len(raw) == 0 || w.merge && string(raw) == "null" {
-		if w.merge {
-			return nil, nil
-		}
-		return map[string]any{}, nil
+		return nil, nil
 	}
 	tree, err := parseTree(where, raw)
 	if err != nil {
@@ -204,6 +205,15 @@ func (w *twinWrite) part(where string, raw json.RawMessage) (map[string]any, *Er
 	return tree, checkTree(where, tree, w.merge)
 }
 
+// emptyRest has the write empty what it would leave as it is.
+func (w *twinWrite) emptyRest() {
+	for _, tree := range []*map[string]any{&w.tags, &w.desired} {
+		if *tree == nil {
+			*tree = map[string]any{}
+		}
+	}
+}
+
 func (h *Hub) writeTwin(id ID, ifMatch string, w twinWrite) (Twin, error) {
 	h.mu.Lock()
 	defer h.unlock()
@@ -213,6 +223,11 @@ func (h *Hub) writeTwin(id ID, ifMatch string, w twinWrite) (Twin, error) {
 	}
 	if ifMatch != "" {
 		if err := staleETag(ifMatch, n.twin.etag()); err != nil {
+			return Twin{}, err
+		}
+	}
+	for where, tree := range map[string]map[string]any{"tags": w.tags, "properties.desired": w.desired} {
+		if err := h.checkArrays(where, tree, id.Module != ""); err != nil {
 			return Twin{}, err
 		}
 	}
@@ -228,41 +243,48 @@ func (h *Hub) writeTwin(id ID, ifMatch string, w twinWrite) (Twin, error) {
 		n.twin.writes++
 	}
 	n.twin.tags = tags
-	if w.desired != nil {
-		h.writeDesired(n, desired, w.desiredPatch(&n.twin))
+	switch {
+	case w.desired == nil:
+	case w.merge:
+		h.writeDesired(n, desired, w.desired, w.desired)
+	default:
+		h.replaceDesired(n, desired)
 	}
 	return h.showTwin(n), nil
 }
 
 // apply answers tags and desired as they will be.
 func (w *twinWrite) apply(t *twin) (tags, desired map[string]any) {
-	if !w.merge {
-		return w.tags, w.desired
-	}
-	tags, desired = t.tags, t.desired.tree
-	if w.tags != nil {
-		tags = merge(tags, w.tags)
-	}
-	if w.desired != nil {
-		desired = merge(desired, w.desired)
-	}
-	return tags, desired
+	return w.section(t.tags, w.tags), w.section(t.desired.tree, w.desired)
 }
 
-// desiredPatch is what a device is told of the write.
-func (w *twinWrite) desiredPatch(before *twin) map[string]any {
-	if w.merge {
-		return w.desired
+func (w *twinWrite) section(before, written map[string]any) map[string]any {
+	switch {
+	case written == nil:
+		return before
+	case w.merge:
+		return merge(before, written)
 	}
-	return replacing(before.desired.tree, w.desired)
+	return written
 }
 
-func (h *Hub) writeDesired(n *identity, tree, patch map[string]any) {
+// replaceDesired puts tree in the place of the desired properties.
+func (h *Hub) replaceDesired(n *identity, tree map[string]any) {
+	patch := replacing(n.twin.desired.tree, tree)
+	news := patch
+	if h.Chose(ReplacedDesired, "document") {
+		news = tree
+	}
+	h.writeDesired(n, tree, patch, news)
+}
+
+// writeDesired has tree be the desired properties, which patch has changed, and tells the device news of it.
+func (h *Hub) writeDesired(n *identity, tree, patch, news map[string]any) {
 	s := &n.twin.desired
 	s.version++
 	s.meta = s.meta.stamp(patch, time.Now(), s.version)
 	s.tree = tree
-	told := encode(withVersion(patch, s.version))
+	told := encode(withVersion(news, s.version))
 	h.emit(Event{Kind: "desired", DeviceID: n.id.Device, ModuleID: n.id.Module, Body: told})
 	if l := n.link; l != nil && l.wants[Desired] {
 		version := s.version
@@ -297,6 +319,9 @@ func parseReported(raw json.RawMessage) (map[string]any, *Error) {
 
 // report merges a checked patch into reported.
 func (h *Hub) report(n *identity, patch map[string]any, ifVersion int64) (int64, *Error) {
+	if err := h.checkArrays("properties.reported", patch, n.id.Module != ""); err != nil {
+		return 0, err
+	}
 	s := &n.twin.reported
 	if ifVersion != 0 && ifVersion != s.version {
 		return 0, preconditionFailed("properties.reported is at version %d, not %d", s.version, ifVersion)

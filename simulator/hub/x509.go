@@ -15,6 +15,7 @@ type proof struct {
 	kind         string // authSAS, authSelfSigned, authCA
 	key          keyPrint
 	sha1, sha256 string // thumbprints of the certificate, in lower case
+	devices      bool   // the key is one of a module's device: see DeviceKeyForModules
 }
 
 // Credential is what a connection or a request has to prove itself with.

@@ -58,6 +58,23 @@ func (d *device3) wantC2D() {
 	d.link.Window(window)
 }
 
+// missedC2D tells whether a subscription is the session's first to cloud-to-device messages, and the hub has it get what
+// comes from then on: see hub.C2DBeforeSubscription.
+func (d *device3) missedC2D(filter string) bool {
+	own := c2dFilters3(d.id)
+	if !slices.Contains(own, filter) || !d.srv.hub.Chose(hub.C2DBeforeSubscription, "purge") {
+		return false
+	}
+	_, subscribed := d.sess.qos(own...)
+	return !subscribed
+}
+
+func (d *device3) purge() {
+	if _, err := d.srv.hub.PurgeC2D(d.id); err != nil {
+		d.log().Debug("cloud-to-device messages are not purged", "error", err)
+	}
+}
+
 // CloudToDevice implements hub.Peer.
 func (d *device3) CloudToDevice(m hub.Delivery) {
 	p := publish{topic: deviceboundTopic(d.id, m), payload: m.Body}

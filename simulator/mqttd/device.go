@@ -33,6 +33,8 @@ type device struct {
 	link *hub.Link
 	sess *session
 	will *hub.Message
+
+	connack byte // with which a fault rule refuses CONNECT; 0: see refusalCode
 }
 
 // log is made when there is something to say: most connections never have, and would keep a logger.
@@ -69,6 +71,7 @@ var throttled = map[string]hub.Operation{
 func (d *device) ask(on string) (string, error) {
 	switch f := d.srv.hub.Fault(on, d.id); f.Do {
 	case doRefuse, doThrottle, doDrop, doQuota:
+		d.connack = byte(f.Connack) // of 1 to 5: hub.AddFault
 		return f.Do, nil
 	case "kick":
 		return "", fmt.Errorf("%w: on %s", errKicked, on)

@@ -1,9 +1,11 @@
 package mqttd
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -73,7 +75,7 @@ func (d *device3) connect(p connect) error {
 	case err != nil:
 		return err
 	case do == doRefuse || do == doQuota:
-		return refusal{connackNotAuthorized, faultError(do)}
+		return refusal{d.refusalCode(), faultError(do)}
 	case do == doThrottle:
 		return refusal{connackUnavailable, faultError(do)}
 	case do == doDrop:
@@ -84,7 +86,7 @@ func (d *device3) connect(p connect) error {
 		return refusal{connackNotAuthorized, err}
 	}
 	d.will = will
-	sess, present := d.srv.openSession(d.id, 4, p.clean, !p.clean)
+	sess, present := d.srv.openSession(d.id, 4, p.clean || d.link.SessionOver(), !p.clean)
 	d.sess = sess
 	d.c.queue(appendConnack(nil, present, connackAccepted))
 	d.c.patient(patience(p.keepAlive))
@@ -94,6 +96,9 @@ func (d *device3) connect(p connect) error {
 	d.wantC2D()
 	return d.c.release()
 }
+
+// refusalCode is the CONNACK code of a fault rule.
+func (d *device3) refusalCode() byte { return cmp.Or(d.connack, connackNotAuthorized) }
 
 // authenticate checks the password, or the certificate of a client that has none. A user name with another hub's name is
 // refused like a wrong password.
@@ -271,7 +276,19 @@ func (d *device3) answerTwin(r request, topic string, body []byte) {
 		d.log().Warn("twin request is not answered: it has no $rid, or the device has not subscribed to "+filterTwinRes, "rid", r.rid)
 		return
 	}
-	d.send(appendPublish(d.scratch, publish{topic: topic, payload: body}))
+	d.send(appendPublish(d.scratch, d.unasked(filterTwinRes, publish{topic: topic, payload: body})))
+}
+
+// unasked gives a packet of the hub the QoS that it has for a subscription. Nothing of what it carries is sent again, so the
+// PUBACK of one with QoS 1 means nothing.
+func (d *device3) unasked(filter string, p publish) publish {
+	if !d.srv.hub.Chose(hub.DeliveryQoS, "granted") {
+		return p
+	}
+	if p.qos, _ = d.sess.qos(filter); p.qos > 0 {
+		p.id = d.sess.nextID()
+	}
+	return p
 }
 
 // refuseTwin answers with the body that the hub sends with an error (amenzhinsky/iothub issue 70 shows one).
@@ -313,8 +330,16 @@ func (d *device3) subscribe(f frame) error {
 			continue
 		}
 		qos := min(f.qos, 1)
-		if !d.sess.subscribe(f.topic, qos, maxFilters3) {
+		early := d.missedC2D(f.topic)
+		if !d.sess.subscribe(f.topic, qos, d.maxFilters()) {
+			if d.srv.hub.Chose(hub.SixthSubscription, "refuse") {
+				codes = append(codes, subackFailure)
+				continue
+			}
 			return fmt.Errorf("SUBSCRIBE to %q would be the subscription number %d; the hub allows %d", f.topic, maxFilters3+1, maxFilters3)
+		}
+		if early {
+			d.purge()
 		}
 		d.want(f.topic, true) // before the SUBACK: who has it may count on being sent what it asked for
 		codes = append(codes, qos)
@@ -323,6 +348,15 @@ func (d *device3) subscribe(f frame) error {
 	d.send(appendSuback(d.scratch, p.id, codes))
 	d.wantC2D() // what is queued can wait, and comes behind the SUBACK
 	return nil
+}
+
+// maxFilters is how many subscriptions the identity may have. It can't have more than there are filters that knownFilter
+// knows, which is six.
+func (d *device3) maxFilters() int {
+	if d.srv.hub.Chose(hub.SixthSubscription, "allow") {
+		return math.MaxInt
+	}
+	return maxFilters3
 }
 
 func (d *device3) unsubscribe(f frame) error {
@@ -353,13 +387,13 @@ func (d *device3) want(topic string, on bool) {
 // Desired implements hub.Peer.
 func (d *device3) Desired(patch json.RawMessage, version int64) {
 	if delay, ok := d.admit("desired"); ok {
-		d.c.post(appendPublish(nil, publish{topic: desiredTopic(version), payload: patch}), delay)
+		d.c.post(appendPublish(nil, d.unasked(filterDesired, publish{topic: desiredTopic(version), payload: patch})), delay)
 	}
 }
 
 // Method implements hub.Peer.
 func (d *device3) Method(rid, name string, payload json.RawMessage) {
 	if delay, ok := d.admit("method"); ok {
-		d.c.post(appendPublish(nil, publish{topic: methodTopic(name, rid), payload: payload}), delay)
+		d.c.post(appendPublish(nil, d.unasked(filterMethods, publish{topic: methodTopic(name, rid), payload: payload})), delay)
 	}
 }

@@ -145,11 +145,23 @@ func (s *session) send(sequence uint64, token string) (id uint16, again bool) {
 	if len(s.sent) >= maxSent {
 		maps.DeleteFunc(s.sent, func(_ uint16, m sentMessage) bool { return m.sequence == oldest })
 	}
+	id = s.nextIDLocked()
+	s.sent[id] = sentMessage{sequence, token}
+	return id, false
+}
+
+// nextID is a packet id for what is sent once and not remembered.
+func (s *session) nextID() uint16 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nextIDLocked()
+}
+
+func (s *session) nextIDLocked() uint16 {
 	for {
 		s.last++
 		if _, taken := s.sent[s.last]; s.last != 0 && !taken {
-			s.sent[s.last] = sentMessage{sequence, token}
-			return s.last, false
+			return s.last
 		}
 	}
 }

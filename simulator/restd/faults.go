@@ -17,6 +17,7 @@ type faultRule struct {
 	Do          string  `json:"do"`
 	Delay       string  `json:"delay,omitempty"`
 	For         string  `json:"for,omitempty"`
+	Connack     int     `json:"connack,omitempty"`
 
 	Passed int `json:"passed"` // out only, like Acted
 	Acted  int `json:"acted"`
@@ -28,7 +29,7 @@ func (s *Server) addFault(x *exchange) error {
 	if err := x.decode(&in); err != nil {
 		return err
 	}
-	f := hub.Fault{ID: in.ID, On: in.On, Who: in.Who, After: in.After, Times: in.Times, P: in.Probability, Do: in.Do}
+	f := hub.Fault{ID: in.ID, On: in.On, Who: in.Who, After: in.After, Times: in.Times, P: in.Probability, Do: in.Do, Connack: in.Connack}
 	for _, d := range []struct {
 		name, text string
 		to         *time.Duration
@@ -52,7 +53,8 @@ func (s *Server) listFaults(x *exchange) error {
 	all := []faultRule{}
 	for _, f := range s.hub.Faults() {
 		r := faultRule{
-			ID: f.ID, On: f.On, Who: f.Who, After: f.After, Times: f.Times, Probability: f.P, Do: f.Do, Passed: f.Passed, Acted: f.Acted,
+			ID: f.ID, On: f.On, Who: f.Who, After: f.After, Times: f.Times, Probability: f.P, Do: f.Do, Connack: f.Connack,
+			Passed: f.Passed, Acted: f.Acted,
 		}
 		if f.Delay > 0 {
 			r.Delay = f.Delay.String()

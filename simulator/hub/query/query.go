@@ -9,7 +9,7 @@
 // Where these are silent this package has chosen, and refuses what it is not sure of, so that a query that works here works in
 // the cloud:
 //
-//   - An aggregate needs an alias: nobody says what its column is called without one.
+//   - An aggregate needs an alias: nobody says what its column is called without one. See [Language].
 //   - Every word of the grammar is reserved in a path, not only group: write tags.[[top]].
 //   - A comparison of two types, or with a property that is not there, is undefined; AND, OR and NOT take everything but
 //     true for false, as the documentation has it, so that NOT tags.absent = 1 holds.
@@ -72,12 +72,21 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("at character %d: %s", e.At, e.Text) }
 
+// Language is what of the language is open to choice. The zero value is the strictest.
+type Language struct {
+	NumberAggregates bool // an aggregate without an alias is called $1, the next one in the query $2, rather than refused
+}
+
+// Parse reads a whole query in the strictest language. The error is an *Error.
+func Parse(text string) (*Query, error) { return Language{}.Parse(text) }
+
 // Parse reads a whole query. The error is an *Error.
-func Parse(text string) (*Query, error) {
+func (l Language) Parse(text string) (*Query, error) {
 	p, err := newParser(text)
 	if err != nil {
 		return nil, err
 	}
+	p.language = l
 	q, err := p.query()
 	if err != nil {
 		return nil, err
