@@ -63,6 +63,7 @@ func TestOperatorsCommands(t *testing.T) {
 		stderr string
 	}{
 		{[]string{"device", "list"}, 0, "vending-1  enabled", ""},
+		{[]string{"device", "list"}, 0, "Disconnected  never\n", ""},
 		{[]string{"module", "list", "vending-1"}, 0, "climate  Disconnected", ""},
 		{[]string{"module", "create", "vending-1/spare"}, 0, `"moduleId": "spare"`, ""},
 		{[]string{"device", "create", "gateway", "--edge"}, 0, `"deviceScope": "ms-azure-iot-edge://gateway-`, ""},

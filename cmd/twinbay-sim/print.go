@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,14 @@ type listed struct {
 	LastActivity    string `json:"lastActivityTime"`
 }
 
+// lastActivity is when; a hub says the year 1 for never.
+func (l listed) lastActivity() string {
+	if strings.HasPrefix(l.LastActivity, "0001-01-01T") {
+		return "never"
+	}
+	return l.LastActivity
+}
+
 func listDevices(f *hubFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -51,7 +60,7 @@ func listDevices(f *hubFlags) *cobra.Command {
 				return show(c, answer, err)
 			}
 			return table(c.OutOrStdout(), answer, "DEVICE\tSTATUS\tCONNECTION\tLAST ACTIVITY", func(l listed) string {
-				return l.DeviceID + "\t" + l.Status + "\t" + l.ConnectionState + "\t" + l.LastActivity
+				return l.DeviceID + "\t" + l.Status + "\t" + l.ConnectionState + "\t" + l.lastActivity()
 			})
 		},
 	}
@@ -68,7 +77,7 @@ func listModules(f *hubFlags) *cobra.Command {
 				return show(c, answer, err)
 			}
 			return table(c.OutOrStdout(), answer, "MODULE\tCONNECTION\tLAST ACTIVITY", func(l listed) string {
-				return l.ModuleID + "\t" + l.ConnectionState + "\t" + l.LastActivity
+				return l.ModuleID + "\t" + l.ConnectionState + "\t" + l.lastActivity()
 			})
 		})
 }

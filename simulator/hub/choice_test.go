@@ -59,6 +59,26 @@ func TestParseChoices(t *testing.T) {
 	New(Options{Choices: map[string]string{"colour": "red"}})
 }
 
+// FuzzParseChoices: what is taken makes a hub.
+func FuzzParseChoices(f *testing.F) {
+	for _, seed := range []string{"twin-arrays=refuse", "twin-arrays=refuse\nmethod-timeout=3600", "=", "a=b=c", "delivery-qos=0\ndelivery-qos=granted"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		all, err := ParseChoices(strings.Split(text, "\n"))
+		if err != nil {
+			return
+		}
+		h := New(Options{Choices: all})
+		defer h.Close()
+		for name, value := range all {
+			if !h.Chose(name, value) {
+				t.Errorf("%q: %s is not %s", text, name, value)
+			}
+		}
+	})
+}
+
 // TestChoicesAreDocumented holds the table of docs/choices.md to the list.
 func TestChoicesAreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/choices.md")

@@ -47,7 +47,7 @@ func TestConfigurations(t *testing.T) {
 		d.want("test", d.do("POST /configurations/testQueries", `{"targetCondition":"tags.a = 1","customMetricQueries":{"m":"SELECT * FROM devices"}}`), 200,
 			`{"targetConditionError":"","customMetricQueryErrors":{}}`)
 		d.want("test what is wrong", d.do("POST /configurations/testQueries", `{"targetCondition":"*","customMetricQueries":{"m":"SELECT"}}`), 200,
-			`{"targetConditionError":"targetCondition: at character 1: want a condition","customMetricQueryErrors":{"m":"at character 7: want FROM, have the end of the query"}}`)
+			`{"targetConditionError":"targetCondition: at character 1: want a condition","customMetricQueryErrors":{"m":"at character 7: want the name of a property, have the end of the query"}}`)
 		const content = `{"modulesContent":{"$edgeAgent":{"properties.desired":{"schemaVersion":"1.1"}}}}`
 		d.want("apply", d.do("POST /devices/gw/applyConfigurationContent", content), 204, "")
 		if got := read(d.do("GET /twins/gw/modules/%24edgeAgent", "")); !strings.Contains(got, `"schemaVersion":"1.1"`) {

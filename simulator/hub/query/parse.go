@@ -99,8 +99,12 @@ func (p *parser) query() (*Query, error) {
 	}
 	// What is selected can be read once it is known of what: the paths may begin with the collection's name.
 	selected := p.all
-	if err := p.skipTo("FROM"); err != nil {
-		return nil, err
+	if !p.skipTo("FROM") {
+		p.all = selected
+		if _, err := p.columns(); err != nil {
+			return nil, err
+		}
+		return nil, fail(p.peek(), "want FROM, have %s", p.peek())
 	}
 	if err := p.from(); err != nil {
 		return nil, err
@@ -127,14 +131,14 @@ func (p *parser) query() (*Query, error) {
 	return q, p.done()
 }
 
-// skipTo goes on to a word of the grammar.
-func (p *parser) skipTo(w string) error {
+// skipTo goes on to a word of the grammar, and tells whether it is there.
+func (p *parser) skipTo(w string) bool {
 	for !p.peek().is(w) {
-		if t := p.next(); t.kind == end {
-			return fail(t, "want %s, have %s", w, t)
+		if p.next().kind == end {
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 // from reads the collection.

@@ -288,6 +288,8 @@ func TestErrors(t *testing.T) {
 		{"SELEC * FROM devices", 1, "want SELECT"},
 		{"SELECT * FROM", 14, "unknown collection"},
 		{"SELECT *", 9, "want FROM"},
+		{"SELECT * FRM devices", 10, `want FROM, have "FRM"`},
+		{"SELECT deviceId FRM devices", 17, `want FROM, have "FRM"`},
 		{"SELECT * FROM machines", 15, "unknown collection"},
 		{"SELECT * FROM devices.twins", 23, "unknown collection"},
 		{"SELECT * FROM devices WHERE", 28, "want a value, have the end"},
