@@ -3,6 +3,8 @@
 GO      ?= go
 RUN     ?= .run
 GOFLAGS_RELEASE = -trimpath -ldflags '-s -w'
+# A device's programs speak HTTP/1.1 to the technician alone and trace no gRPC: 3 MB less to load, and to keep in memory.
+GOFLAGS_DEVICE = -tags grpcnotrace,nethttpomithttp2
 PROGRAMS = twinbay twinbay-modules twinbay-sim
 export CGO_ENABLED = 0
 
@@ -12,7 +14,8 @@ help: ## this list
 
 .PHONY: build
 build: ## build the three programs into bin/
-	$(GO) build $(GOFLAGS_RELEASE) -o bin/ $(addprefix ./cmd/,$(PROGRAMS))
+	$(GO) build $(GOFLAGS_RELEASE) $(GOFLAGS_DEVICE) -o bin/ ./cmd/twinbay ./cmd/twinbay-modules
+	$(GO) build $(GOFLAGS_RELEASE) -o bin/ ./cmd/twinbay-sim
 
 .PHONY: run
 run: build ## the vending machine: a simulated hub and machine, and the agent with three modules; Ctrl-C ends it
@@ -71,7 +74,9 @@ cross: ## build all programs for every supported board, without cgo, and print t
 	@set -e; for t in linux/arm64 linux/arm/7 linux/arm/6 linux/riscv64 linux/amd64; do \
 	  os=$${t%%/*}; rest=$${t#*/}; arch=$${rest%%/*}; arm=; [ "$$rest" = "$$arch" ] || arm=$${rest#*/}; \
 	  dir=dist/$$arch$${arm:+v$$arm}; printf '%-8s' $$arch$${arm:+v$$arm}; \
-	  GOOS=$$os GOARCH=$$arch GOARM=$$arm $(GO) build $(GOFLAGS_RELEASE) -o $$dir/ $(addprefix ./cmd/,$(PROGRAMS)); \
+	  export GOOS=$$os GOARCH=$$arch GOARM=$$arm; \
+	  $(GO) build $(GOFLAGS_RELEASE) $(GOFLAGS_DEVICE) -o $$dir/ ./cmd/twinbay ./cmd/twinbay-modules; \
+	  $(GO) build $(GOFLAGS_RELEASE) -o $$dir/ ./cmd/twinbay-sim; \
 	  for p in $(PROGRAMS); do printf '%13d KiB ' $$(( $$(stat -c %s $$dir/$$p) / 1024 )); done; echo; done
 
 .PHONY: clean
