@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,5 +21,19 @@ func TestEventText(t *testing.T) {
 		if got := eventText(e); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+func TestEventProperties(t *testing.T) {
+	got := EventProperties(admin.Event{Properties: map[string]string{"b": "<1>", "a": "\n"}, System: map[string]string{"iothub-message-source": "Telemetry"}})
+	want := []string{
+		`          properties  {"a":"\n","b":"<1>"}`,
+		`          system      {"iothub-message-source":"Telemetry"}`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := EventProperties(admin.Event{Detail: "MQTT 5"}); len(got) != 0 {
+		t.Errorf("%q of an event without properties", got)
 	}
 }

@@ -96,7 +96,8 @@ func table(w io.Writer, answer json.RawMessage, head string, row func(listed) st
 }
 
 func eventsCommand(f *hubFlags) *cobra.Command {
-	return &cobra.Command{
+	var properties bool
+	c := &cobra.Command{
 		Use:   "events",
 		Short: "what happens at a simulated hub, live: connections, telemetry, twin changes, methods",
 		Args:  exactly(0, 0),
@@ -111,9 +112,15 @@ func eventsCommand(f *hubFlags) *cobra.Command {
 				if f.json {
 					return lines.Encode(e)
 				}
-				_, err := fmt.Fprintln(out, simulator.EventLine(e))
+				text := []string{simulator.EventLine(e)}
+				if properties {
+					text = append(text, simulator.EventProperties(e)...)
+				}
+				_, err := fmt.Fprintln(out, strings.Join(text, "\n"))
 				return err
 			})
 		},
 	}
+	c.Flags().BoolVar(&properties, "properties", false, "show application and system properties, too, as --json does")
+	return c
 }

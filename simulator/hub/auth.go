@@ -171,7 +171,7 @@ func grant(n *identity, expires, now time.Time, scope, policy string, signer key
 	g := Grant{
 		ID:      n.id,
 		Expires: expires,
-		Method:  authMethod(scope, "sas"),
+		Method:  authMethod(scope, "sas", "iothub"),
 	}
 	if policy == "" {
 		g.proof = proof{kind: authSAS, key: signer, devices: !n.auth.holds(signer)}

@@ -31,6 +31,8 @@ const (
 	MethodTimeout         = "method-timeout"
 	UnnamedAggregate      = "unnamed-aggregate"
 	BulkErrorCode         = "bulk-error-code"
+	CertificateAuthMethod = "certificate-auth-method"
+	C2DCleanSession       = "c2d-clean-session"
 )
 
 const (
@@ -52,6 +54,9 @@ var choices = []Choice{
 	{C2DBeforeSubscription, []string{"keep", "purge"},
 		"Cloud-to-device messages that came before an MQTT 3.1.1 session subscribed to them wait for it, or are purged when it subscribes.",
 		learnC2D + ": kept; azure-sdk-for-c, mqtt_state_machine.md: a device gets what is sent after it has subscribed"},
+	{C2DCleanSession, []string{"keep", "purge"},
+		"Cloud-to-device messages wait on when their device connects by MQTT 3.1.1 with CleanSession 1, or are purged.",
+		learnC2D + ": kept; azure-sdk-for-c, mqtt_state_machine.md: removed"},
 	{C2DLockTimeout, []string{"free", "count"},
 		"A cloud-to-device message whose lock has run out is free again, or its delivery count rises, too, as if it had been abandoned.",
 		learnC2D + ": free, in 2026; earlier editions: count"},
@@ -82,6 +87,9 @@ var choices = []Choice{
 	{BulkErrorCode, []string{"name", "number"},
 		"`errorCode` in the result of a bulk operation.",
 		"Azure/azure-iot-hub-node, src/service.json: a name; github.com/amenzhinsky/iothub can read a number only"},
+	{CertificateAuthMethod, []string{"x509", "x509Certificate"},
+		"`type` in `iothub-connection-auth-method` of telemetry whose sender has shown a certificate; with the second one `issuer` is `external`, else `iothub`.",
+		`Microsoft Learn, "Create and read IoT Hub messages", of 2018: x509 and iothub; output of az iot hub monitor-events in demos of Azure Sphere: x509Certificate and external`},
 }
 
 // Choices are the points on which the sources about IoT Hub differ, and what a hub can be told about each.

@@ -99,6 +99,6 @@ type Event struct {
 	Body       json.RawMessage   `json:"body,omitempty"`   // telemetry that is JSON, a twin patch, a method's answer, a cloud-to-device message, a file notification
 	Base64     []byte            `json:"base64,omitempty"` // telemetry that is not JSON
 	Properties map[string]string `json:"properties,omitempty"`
-	System     map[string]string `json:"system,omitempty"`
+	System     map[string]string `json:"system,omitempty"` // of telemetry also what the hub stamps: iothub-connection-device-id, iothub-enqueuedtime, …
 	Detail     string            `json:"detail,omitempty"` // protocol of a connection, reason of an end, name of a method, what became of a message, name of a file, count of lost events, a job's end
 }

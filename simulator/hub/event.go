@@ -36,9 +36,11 @@ func (h *Hub) Watch(ctx context.Context) <-chan Event {
 	return w.events
 }
 
-// emit tells the watchers.
+// emit tells the watchers. An event without a time is of now.
 func (h *Hub) emit(e Event) {
-	e.At = time.Now()
+	if e.At.IsZero() {
+		e.At = time.Now()
+	}
 	for w := range h.watchers {
 		w.put(e)
 	}

@@ -3,13 +3,8 @@ package hub
 import (
 	"cmp"
 	"encoding/json"
-	"maps"
 	"time"
 )
-
-// maxMessage is how much a message may be: body, values of system properties, names and values of application
-// properties. Source: Microsoft Learn, "Create and read IoT Hub messages".
-const maxMessage = 256 << 10 // bytes
 
 // Link is one live connection of an identity. Made by Hub.Attach; the newest link of an identity wins, and the older
 // one's peer is closed. Its methods may be called from any goroutine, also while the hub calls the peer. After the link
@@ -20,6 +15,7 @@ type Link struct {
 	n      *identity
 	peer   Peer
 	proof  proof
+	method string      // Grant.Method; it does not change with the token
 	expiry *time.Timer // nil: never
 
 	wants  [2]bool
@@ -46,7 +42,7 @@ func (h *Hub) Attach(g Grant, p Peer) (*Link, error) {
 	}
 	h.cut(n, &Error{Code: 400027, Name: "ConnectionForcefullyClosedOnNewConnection",
 		Text: "a newer connection of " + g.ID.String() + " has taken over"})
-	l := &Link{hub: h, id: g.ID, n: n, peer: p}
+	l := &Link{hub: h, id: g.ID, n: n, peer: p, method: g.Method}
 	l.stale = h.Chose(SessionLifetime, "1h") && now.Sub(n.linkTime) >= time.Hour && now.Sub(h.since) >= time.Hour
 	l.renew(g)
 	n.link, n.linkTime, n.activity = l, now, now
@@ -114,92 +110,6 @@ func (l *Link) Want(f Feature, on bool) {
 	if f == Methods && on {
 		l.n.wake()
 	}
-}
-
-// Telemetry takes a message in. Having returned nil, the hub has it.
-func (l *Link) Telemetry(m Message) error {
-	size := m.size()
-	if err := checkTelemetry(size); err != nil {
-		return err
-	}
-	e := l.hub.telemetryEvent(l.id, m)
-	l.hub.mu.Lock()
-	defer l.hub.unlock()
-	if l.over {
-		return l.gone()
-	}
-	if err := l.hub.spend(l.id, size); err != nil {
-		return err
-	}
-	l.n.activity = time.Now()
-	l.hub.emitTelemetry(e, l.id, m, l.n.modelID)
-	l.obey(m.Properties)
-	return nil
-}
-
-// Telemetry takes a message in of somebody without a connection (HTTPS). Having returned nil, the hub has it.
-func (h *Hub) Telemetry(g Grant, m Message) error {
-	size := m.size()
-	if err := checkTelemetry(size); err != nil {
-		return err
-	}
-	e := h.telemetryEvent(g.ID, m)
-	h.mu.Lock()
-	defer h.unlock()
-	n, err := h.admissible(g.ID)
-	if err != nil {
-		return err
-	}
-	if o, ok := readFaultOrder(m.Properties); ok && o.refusal() != nil {
-		return o.refusal()
-	}
-	if err := h.spend(g.ID, size); err != nil {
-		return err
-	}
-	n.activity = time.Now()
-	h.emitTelemetry(e, g.ID, m, "")
-	return nil
-}
-
-func checkTelemetry(size int) *Error {
-	if size > maxMessage {
-		return &Error{Code: 413001, Name: "MessageTooLarge", Text: "a message is at most 262144 bytes with its properties"}
-	}
-	return nil
-}
-
-// telemetryEvent makes the event of a message, whose body takes longer to look through than all else takes: so without
-// the lock, and only if somebody watches. nil means nobody does.
-func (h *Hub) telemetryEvent(id ID, m Message) *Event {
-	if h.watched.Load() == 0 {
-		return nil
-	}
-	return newTelemetryEvent(id, m)
-}
-
-func newTelemetryEvent(id ID, m Message) *Event {
-	e := &Event{Kind: "telemetry", DeviceID: id.Device, ModuleID: id.Module, Properties: m.Properties, System: m.System}
-	e.setBody(m.Body)
-	return e
-}
-
-// emitTelemetry tells the watchers of a message that is in; one who came since telemetryEvent sees it, too. modelID is of
-// the connection, "" without one.
-func (h *Hub) emitTelemetry(e *Event, id ID, m Message, modelID string) {
-	if len(h.watchers) == 0 {
-		return
-	}
-	if e == nil {
-		e = newTelemetryEvent(id, m)
-	}
-	if modelID != "" {
-		e.System = maps.Clone(e.System)
-		if e.System == nil {
-			e.System = map[string]string{}
-		}
-		e.System["dt-dataschema"] = modelID
-	}
-	h.emit(*e)
 }
 
 // Twin answers the twin as its device gets it: {"desired":{…,"$version":n},"reported":{…,"$version":n}}.

@@ -83,7 +83,11 @@ func (h *Hub) authX509(id ID, certificates []*x509.Certificate, now time.Time) (
 	if id.Module != "" {
 		scope = "module"
 	}
-	return Grant{ID: id, Method: authMethod(scope, "x509"), proof: p}, nil
+	method := authMethod(scope, "x509", "iothub")
+	if h.Chose(CertificateAuthMethod, "x509Certificate") {
+		method = authMethod(scope, "x509Certificate", "external")
+	}
+	return Grant{ID: id, Method: method, proof: p}, nil
 }
 
 // checkChain holds a certificate to the hub's device authorities, and its name to the identity's.
@@ -125,6 +129,6 @@ func (a *authentication) isThumbprint(digest string) bool {
 	return strings.EqualFold(text(a.thumbprint1), digest) || strings.EqualFold(text(a.thumbprint2), digest)
 }
 
-func authMethod(scope, kind string) string {
-	return `{"scope":"` + scope + `","type":"` + kind + `","issuer":"iothub","acceptingIpFilterRule":null}`
+func authMethod(scope, kind, issuer string) string {
+	return `{"scope":"` + scope + `","type":"` + kind + `","issuer":"` + issuer + `","acceptingIpFilterRule":null}`
 }

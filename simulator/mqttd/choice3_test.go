@@ -173,6 +173,31 @@ func TestChoiceC2DBeforeSubscription(t *testing.T) {
 	})
 }
 
+func TestChoiceC2DCleanSession(t *testing.T) {
+	eachChoice(t, hub.C2DCleanSession, func(t *testing.T, h *hubtest.Hub, value string) {
+		c := device(t, h)
+		r := connect(t, h, c, hello{}, 0)
+		send(t, h, c.id(), "mail")
+		r.send([]byte{0xe0, 0})
+		r.closed()
+		r = connect(t, h, c, hello{}, 1) // with CleanSession 0 it waits on
+		if n := pending(t, h, c.id()); n != 1 {
+			t.Errorf("%d messages wait with CleanSession 0, want 1", n)
+		}
+		r.send([]byte{0xe0, 0})
+		r.closed()
+		r = connect(t, h, c, hello{clean: true}, 0)
+		r.ask(1, []byte{1}, devicebound)
+		if value == "keep" {
+			r.command(0x32, "mail")
+		}
+		r.open()
+		if n, want := pending(t, h, c.id()), map[string]int{"keep": 1, "purge": 0}[value]; n != want {
+			t.Errorf("%d messages wait with CleanSession 1, want %d", n, want)
+		}
+	})
+}
+
 func TestFaultConnack(t *testing.T) {
 	for code := byte(0); code <= 5; code++ {
 		bubble(t, func(t *testing.T, h *hubtest.Hub) {

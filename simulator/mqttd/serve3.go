@@ -88,6 +88,9 @@ func (d *device3) connect(p connect) error {
 	d.will = will
 	sess, present := d.srv.openSession(d.id, 4, p.clean || d.link.SessionOver(), !p.clean)
 	d.sess = sess
+	if p.clean && d.srv.hub.Chose(hub.C2DCleanSession, "purge") {
+		d.purge()
+	}
 	d.c.queue(appendConnack(nil, present, connackAccepted))
 	d.c.patient(patience(p.keepAlive))
 	for _, topic := range sess.topics() {

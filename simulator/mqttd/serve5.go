@@ -76,6 +76,7 @@ func (d *device5) connect(f frame) error {
 	case do == doDrop:
 		return d.ignore()
 	}
+	grant.Method = "" // "IoT Hub MQTT 5 support": messages are not stamped with it, unlike those of MQTT 3.1.1
 	if err := d.attach(grant, d); err != nil {
 		return refusal5{refused(err)}
 	}

@@ -36,6 +36,18 @@ func TestTelemetry(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 
+		if got, want := e.System["iothub-connection-auth-method"], `{"scope":"module","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}`; got != want ||
+			e.System["iothub-connection-module-id"] != "bme280" || e.System["iothub-connection-auth-generation-id"] != h.Generation(c.id()) {
+			t.Errorf("stamps %v", e.System)
+		}
+		// Nobody says himself who he is.
+		r.send(packet(0x32, str(topic+"%24.cdid=other&%24.cmid=other&iothub-connection-device-id=other"), u16(7), []byte("1")))
+		r.expect(0x40, u16(7))
+		if e := h.Wait(t, kind("telemetry")); e.System["iothub-connection-device-id"] != "pi-01" || e.System["iothub-connection-module-id"] != "bme280" ||
+			len(e.System) != 6 {
+			t.Errorf("stamps %v", e.System)
+		}
+
 		r.send(packet(0x30, str(topic), []byte{0xff})) // QoS 0, not JSON
 		if e := h.Wait(t, kind("telemetry")); !bytes.Equal(e.Base64, []byte{0xff}) {
 			t.Errorf("%+v", e)

@@ -23,7 +23,9 @@ func TestTelemetry5(t *testing.T) {
 		}
 		e := h.Wait(t, kind("telemetry"))
 		want := map[string]string{"content-type": "application/json", "content-encoding": "utf-8", "message-id": "m1", "correlation-id": "c1",
-			"user-id": "u1", "iothub-creation-time-utc": "2020-09-24T22:39:55.32Z"}
+			"user-id": "u1", "iothub-creation-time-utc": "2020-09-24T22:39:55.32Z",
+			"iothub-connection-device-id": "pi-01", "iothub-connection-module-id": "bme280", "iothub-message-source": "Telemetry",
+			"iothub-connection-auth-method": ""} // which messages by MQTT 3.1.1 have
 		if e.ModuleID != "bme280" || string(e.Body) != `{"t":1}` || e.Properties["unit"] != "C" || e.Properties[" a b"] != "ü" || len(e.Properties) != 2 {
 			t.Errorf("%+v", e)
 		}

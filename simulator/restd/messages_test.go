@@ -157,6 +157,21 @@ func TestTelemetryByHTTPS(t *testing.T) {
 		d.want("batch", d.do("POST /devices/d/messages/events", batch, append(as("devices/d"), "Content-Type", "application/vnd.microsoft.iothub.json; charset=utf-8")...), 204, "")
 		var got []string
 		for _, e := range events() {
+			scope := "device"
+			if e.ModuleID != "" {
+				scope = "module"
+			}
+			for stamp, want := range map[string]string{
+				"iothub-connection-device-id": e.DeviceID, "iothub-connection-module-id": e.ModuleID,
+				"iothub-connection-auth-generation-id": d.hub.Generation(hub.ID{Device: e.DeviceID, Module: e.ModuleID}),
+				"iothub-connection-auth-method":        `{"scope":"` + scope + `","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}`,
+				"iothub-enqueuedtime":                  "2000-01-01T00:00:00.0000000Z", "iothub-message-source": "Telemetry",
+			} {
+				if e.System[stamp] != want {
+					t.Errorf("%s is %q, want %q", stamp, e.System[stamp], want)
+				}
+				delete(e.System, stamp)
+			}
 			got = append(got, fmt.Sprintf("%s/%s %s%s %v %v", e.DeviceID, e.ModuleID, e.Body, e.Base64, e.Properties, e.System))
 		}
 		want := []string{

@@ -46,6 +46,25 @@ test('telemetry: system properties come through', async (t) => {
   assert.equal(e.system['content-encoding'], 'utf-8');
 });
 
+test('telemetry: the hub stamps who has sent it and when', async (t) => {
+  const d = await device(t);
+  const m = await addModule(t, d);
+  for (const [who, scope] of [[d, 'device'], [m, 'module']]) {
+    const client = await open(t, who);
+    const before = Date.now();
+    await client.sendEvent(new Message('1'));
+    const { system } = await event(who, 'telemetry');
+    assert.equal(system['iothub-connection-device-id'], d.id);
+    assert.equal(system['iothub-connection-module-id'], scope === 'module' ? m.id : undefined);
+    assert.equal(system['iothub-connection-auth-generation-id'], who.identity.generationId);
+    assert.deepEqual(JSON.parse(system['iothub-connection-auth-method']),
+      { scope, type: 'sas', issuer: 'iothub', acceptingIpFilterRule: null });
+    assert.equal(system['iothub-message-source'], 'Telemetry');
+    const at = Date.parse(system['iothub-enqueuedtime']);
+    assert.ok(at >= before - 1000 && at <= Date.now() + 1000, system['iothub-enqueuedtime']);
+  }
+});
+
 test('telemetry: a batch arrives whole and in order', async (t) => {
   const d = await device(t);
   const client = await open(t, d);
