@@ -84,7 +84,7 @@ func (s *sender) ended(r outbox.Record, err error) {
 		s.hub.shown.note(aboutSend, "")
 		s.box.Acked(r.ID)
 	case errors.Is(err, iothub.ErrRejected):
-		s.box.Acked(r.ID) // it would be refused for ever, and hold up what comes behind it
+		s.box.Refused(r.ID) // it would be refused for ever, and hold up what comes behind it
 		s.note("the hub refuses a message; it is dropped", err)
 	case errors.Is(err, iothub.ErrThrottled):
 		s.note("the hub is busy; a message waits", err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twinbay/twinbay/agent/local"
+	"github.com/twinbay/twinbay/agent/outbox"
 	"github.com/twinbay/twinbay/simulator/hub"
 )
 
@@ -136,6 +137,27 @@ func TestThrottledMessagesWait(t *testing.T) {
 		time.Sleep(time.Minute)
 		if c := r.component("coins"); len(c.Queue.Dropped) > 0 || c.Queue.Queued > 0 {
 			t.Errorf("status = %+v", c)
+		}
+	})
+}
+
+// Only MQTT 5 has a word for a message that the hub will never take.
+func TestRefusedMessageIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "5", "", "coins")
+		r.hub.Fault(hub.Fault{On: "publish", Who: deviceID + "/coins", After: 1, Times: 1, Do: "refuse"})
+		r.start()
+		for range 3 {
+			r.machines["coins"].insert(1)
+			time.Sleep(time.Second)
+		}
+		if first, next := r.telemetry("coins"), r.telemetry("coins"); first != `{"coin":1}` || next != `{"coin":3}` {
+			t.Errorf("got %s, %s", first, next)
+		}
+		time.Sleep(time.Minute)
+		c := r.component("coins")
+		if c.Queue.Dropped[outbox.DroppedRefused] != 1 || c.Queue.Queued > 0 {
+			t.Errorf("status = %+v", c.Queue)
 		}
 	})
 }

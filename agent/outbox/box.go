@@ -229,6 +229,15 @@ func (b *box) Acked(id string) {
 	}
 }
 
+// Refused implements [Box].
+func (b *box) Refused(id string) {
+	b.log.mu.Lock()
+	defer b.log.unlock()
+	if it := b.shelf.find(id); it != nil {
+		b.shelf.refuse(it)
+	}
+}
+
 // Returned implements [Box].
 func (b *box) Returned() {
 	b.log.mu.Lock()

@@ -113,6 +113,15 @@ func (m *Memory) Acked(id string) {
 	}
 }
 
+// Refused implements [Box].
+func (m *Memory) Refused(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if it := m.shelf.find(id); it != nil {
+		m.shelf.refuse(it)
+	}
+}
+
 // Returned implements [Box].
 func (m *Memory) Returned() {
 	m.mu.Lock()

@@ -27,6 +27,7 @@ const (
 	DroppedFull    = "full"       // the outbox was full and this was the oldest of the lowest priority
 	DroppedExpired = "expired"    // its time to live was over
 	SetAside       = "set-aside"  // in flight at five closes, while others were taken
+	DroppedRefused = "refused"    // the hub said that it will never take it
 	DroppedDamaged = "unreadable" // the disk does not give it back
 )
 
@@ -54,6 +55,8 @@ type Box interface {
 	Next() (Record, bool)
 	// Acked removes a record that the hub has acknowledged. Acknowledgements may come out of order.
 	Acked(id string)
+	// Refused removes a record in flight that the hub will never take, and counts it.
+	Refused(id string)
 	// Returned puts all records in flight back, in their order: the connection has closed.
 	Returned()
 	// More is signalled (never closed, capacity one) when Next may have something new.

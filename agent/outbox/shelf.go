@@ -218,6 +218,13 @@ func (s *shelf) ack(it *item) {
 	s.signal() // the next one may have waited for this
 }
 
+// refuse takes the hub's word that it will never have an item. It is an answer like an acknowledgement: the hub is there.
+func (s *shelf) refuse(it *item) {
+	s.round++
+	s.drop(it, DroppedRefused)
+	s.signal()
+}
+
 func (s *shelf) returned() {
 	var back []*item
 	if s.flight > 0 {

@@ -73,6 +73,26 @@ func (s suite) inFlight(t *testing.T) {
 	}
 }
 
+func (s suite) refused(t *testing.T) {
+	b := s.box(t, Limits{})
+	put(t, b, "a")
+	bad := put(t, b, "bad")
+	put(t, b, "c")
+	for _, r := range take(b, 2) {
+		if r.ID == bad {
+			b.Refused(r.ID)
+			b.Refused(r.ID) // once is enough
+		}
+	}
+	b.Refused("no id of ours")
+	b.Returned()
+	expect(t, b, "a c")
+	dropped(t, b, outbox.DroppedRefused, 1)
+	if st := b.Stats(); st.Accepted != 3 || st.Acked != 0 || st.Queued != 2 {
+		t.Errorf("accepted %d, acked %d, queued %d; want 3, 0, 2", st.Accepted, st.Acked, st.Queued)
+	}
+}
+
 func (s suite) expires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := s.box(t, Limits{DefaultTTL: time.Minute})

@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(testing.TB, Limits) outbox.Box) {
 	t.Run("sets aside at five closes", s.setAside)
 	t.Run("sets nothing aside for a hub that takes nothing", s.nothingTaken)
 	t.Run("keeps the neighbours of a bad record", s.neighbours)
+	t.Run("counts what the hub refuses", s.refused)
 	t.Run("state", s.state)
 	t.Run("too large", s.tooLarge)
 	t.Run("more", s.more)
