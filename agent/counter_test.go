@@ -84,8 +84,11 @@ func (c *counter) Invoke(ctx context.Context, method string, payload json.RawMes
 	case "echo":
 		return modkit.Answer{Status: 200, Payload: payload}, nil
 	case "hold":
+		c.machine.mu.Lock()
+		hold := c.machine.hold
+		c.machine.mu.Unlock()
 		select {
-		case <-c.machine.hold:
+		case <-hold:
 			return modkit.Answer{Status: 200}, nil
 		case <-ctx.Done():
 			return modkit.Answer{}, ctx.Err()

@@ -3,6 +3,7 @@ package iothub
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"slices"
 	"sync"
 )
@@ -10,18 +11,18 @@ import (
 // Bounds of the mailbox.
 const (
 	maxPatches = 64
-	maxMethods = 32
+	MaxMethods = 32 // direct methods that wait for the session's owner
 	maxClouds  = 32
 )
 
 // mailbox holds the events that the owner has not yet taken. put never blocks, so the wire's reader never waits for the
-// owner; and the box never holds more than a Down, an Up, maxPatches, maxMethods and maxClouds, because newer events
+// owner; and the box never holds more than a Down, an Up, maxPatches, MaxMethods and maxClouds, because newer events
 // replace older ones:
 //
 //   - a Down replaces every Up, Down, patch and cloud-to-device message before it: the hub hands the last out again;
 //   - an Up replaces every Up and patch before it, as the owner asks for the whole twin then;
 //   - one patch too many becomes an Up;
-//   - one method too many is answered with status 503 in place of the owner;
+//   - one method too many is answered with status 429 in place of the owner, as the owner's own limit is;
 //   - one cloud-to-device message too many is left to the hub, which hands it out again.
 type mailbox struct {
 	mu      sync.Mutex
@@ -39,7 +40,7 @@ func newMailbox() *mailbox { return &mailbox{ready: make(chan struct{}, 1)} }
 func (b *mailbox) put(e Event) bool {
 	fits := b.add(e)
 	if m, ok := e.(MethodCall); ok && !fits {
-		m.Answer(503, json.RawMessage(`{"error":"too many methods at once: try again"}`))
+		m.Answer(http.StatusTooManyRequests, json.RawMessage(`{"error":"too many direct methods wait at once; try again when one has ended"}`))
 	}
 	select {
 	case b.ready <- struct{}{}:
@@ -75,7 +76,7 @@ func (b *mailbox) add(e Event) bool {
 		}
 		b.patches++
 	case MethodCall:
-		if b.methods == maxMethods {
+		if b.methods == MaxMethods {
 			return false
 		}
 		b.methods++

@@ -65,14 +65,14 @@ func TestMailboxIsBounded(t *testing.T) {
 		if fits := b.put(DesiredPatch{Version: int64(i)}); fits != (i%(maxPatches+1) != maxPatches) {
 			t.Fatalf("patch %d: fits = %v", i, fits)
 		}
-		if len(b.queue) > maxPatches+maxMethods+2 {
+		if len(b.queue) > maxPatches+MaxMethods+2 {
 			t.Fatalf("%d events wait", len(b.queue))
 		}
 	}
-	for range 2 * maxMethods {
+	for range 2 * MaxMethods {
 		b.put(MethodCall{Answer: func(status int, _ json.RawMessage) { refused = append(refused, status) }})
 	}
-	if len(refused) != maxMethods || refused[0] != 503 {
+	if len(refused) != MaxMethods || refused[0] != 429 {
 		t.Errorf("%d methods were refused: %v", len(refused), refused)
 	}
 	got := b.contents()

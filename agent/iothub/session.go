@@ -70,7 +70,7 @@ func New(cfg Config) *Session {
 
 // Events is what happens, in order. The owner reads it for as long as Run runs; it is never closed. A slow owner
 // blocks nobody: see Up, Down and MethodCall for what becomes of events that wait. At most 64 patches and 32 methods
-// wait; a method beyond that is answered with status 503.
+// wait; a method beyond that is answered with status 429.
 func (s *Session) Events() <-chan Event { return s.out }
 
 // Status may be called at any time.

@@ -172,7 +172,7 @@ func TestTooManyMethodsAreRefused(t *testing.T) {
 		synctest.Wait()
 		refused := 0
 		for range 7 { // 32 wait
-			if s := <-status; s == 503 {
+			if s := <-status; s == 429 {
 				refused++
 			}
 		}
