@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os/exec"
 	"testing"
+	"time"
 )
 
 // What a shell reads from the env file is what was written, quotes and all.
@@ -13,6 +14,17 @@ func TestEnvInAShell(t *testing.T) {
 	out, err := exec.Command("sh", "-c", string(text)+`printf %s "$HUB_CS"`).Output()
 	if err != nil || string(out) != want {
 		t.Errorf("the shell reads %q, %v; want %q", out, err, want)
+	}
+}
+
+func TestClockOffset(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 0, "2h0m0s": 2 * time.Hour, "-30m": -30 * time.Minute} {
+		if got, err := (Env{"HUB_CLOCK_OFFSET": text}).ClockOffset(); got != want || err != nil {
+			t.Errorf("%q: %s, %v; want %s", text, got, err, want)
+		}
+	}
+	if got, err := (Env{"HUB_CLOCK_OFFSET": "2"}).ClockOffset(); err == nil {
+		t.Errorf("2: %s, want an error", got)
 	}
 }
 

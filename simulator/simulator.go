@@ -193,6 +193,9 @@ func (s *Simulator) describe(ca *authority) error {
 	for name, text := range s.Hub.PolicyConnectionStrings() {
 		s.Env[PolicyVariable(name)] = text
 	}
+	if s.conf.ClockOffset != 0 {
+		s.Env[clockOffset] = s.conf.ClockOffset.String()
+	}
 	if s.rig != nil {
 		if s.Env["RIG_DIR"], err = filepath.Abs(s.conf.Dir); err != nil {
 			return err

@@ -51,6 +51,9 @@ func (f *hubFlags) client() (*admin.Client, error) {
 		if ca == "" {
 			ca = env["CA_FILE"]
 		}
+		if conf.ClockOffset, err = env.ClockOffset(); err != nil {
+			return nil, err
+		}
 	}
 	if ca != "" {
 		text, err := os.ReadFile(ca)

@@ -150,6 +150,38 @@ func TestDepartmentsToken(t *testing.T) {
 	}
 }
 
+// The operator's commands, and the tokens that they make, hold at a hub whose clock is years ahead, whatever tells them of it: the
+// environment, the env file, or a refusal.
+func TestCommandsOfAHubWithAnotherClock(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, offset := range []string{"2h", "20000h", "-20000h"} {
+		for name, prepare := range map[string]string{
+			"environment": "",
+			"env file":    `unset HUB_CS HUB_HOST HUB_IP HTTPS_PORT CA_FILE HUB_CLOCK_OFFSET;`,
+			"refusal":     `unset HUB_CLOCK_OFFSET;`,
+		} {
+			t.Run(offset+" "+name, func(t *testing.T) {
+				dir := t.TempDir()
+				script := `sim() { TWINBAY_SIM_ARGS=$(printf '%s\n' "$@" "--env-file" "` + dir + `/hub.env") "$0"; }
+					` + prepare + `
+					sim device list && sim device create x && sim c2d send x hello && sim query "SELECT deviceId FROM devices"`
+				if name != "refusal" { // a token is made without a question
+					script += ` && token=$(sim sas-token --policy service --for 5m --connection-string) && sim twin show x --hub "$token"`
+				}
+				var out, diag bytes.Buffer
+				code := Main(t.Context(), []string{"serve", "--dir", dir, "--mqtt-port", "0", "--https-port", "0", "--no-rig", "--clock-offset", offset,
+					"--", "sh", "-c", script, self}, strings.NewReader(""), &out, &diag)
+				if code != 0 || !strings.Contains(out.String(), `"deviceId": "x"`) {
+					t.Errorf("exit code %d\n%s\n%s", code, &out, &diag)
+				}
+			})
+		}
+	}
+}
+
 // A script finds the hub by the env file, which is there as long as the hub serves.
 func TestEnvFileIsThereWhileTheHubServes(t *testing.T) {
 	dir := t.TempDir()

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,17 +32,22 @@ type Config struct {
 	ConnectionString string // HostName=…;SharedAccessKeyName=…;SharedAccessKey=…, or HostName=…;SharedAccessSignature=…
 	Address          string // "ip:port" to dial; "" means the connection string's host, port 443
 	CA               []byte // PEM; nil means the system's roots
+
+	// ClockOffset is how far the hub's clock is ahead of this machine's, as far as that is known. A client that is refused
+	// because of another difference learns it from the refusal, and asks again.
+	ClockOffset time.Duration
 }
 
 // Client calls one hub's service API. It is safe for concurrent use.
 type Client struct {
-	conn connectionString
-	http *http.Client
+	conn  connectionString
+	http  *http.Client
+	ahead atomic.Int64 // the hub's clock, of this machine's, in nanoseconds
 }
 
 // New returns a client. It does not connect.
 func New(c Config) (*Client, error) {
-	conn, err := parseConnectionString(c.ConnectionString)
+	conn, err := parseConnectionString(c.ConnectionString, time.Now().Add(c.ClockOffset))
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +66,9 @@ func New(c Config) (*Client, error) {
 			return new(net.Dialer).DialContext(ctx, network, c.Address)
 		}
 	}
-	return &Client{conn: conn, http: &http.Client{Transport: transport}}, nil
+	client := &Client{conn: conn, http: &http.Client{Transport: transport}}
+	client.ahead.Store(int64(c.ClockOffset))
+	return client, nil
 }
 
 // Close closes the connections that wait for a next call.
@@ -215,27 +223,61 @@ func readAnswer(response *http.Response, what string) (json.RawMessage, error) {
 
 // send makes the call; an answer that is no success is an *Error.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
-	var body io.Reader
-	if r.raw != nil {
-		body = bytes.NewReader(r.raw)
-	}
 	if r.body != nil {
 		text, err := json.Marshal(r.body)
 		if err != nil {
 			return nil, fmt.Errorf("admin: %s %s: %w", r.method, r.path, err)
 		}
-		body = bytes.NewReader(text)
+		r.raw = text
 	}
+	response, err := c.try(ctx, r)
+	if err == nil && response.StatusCode == http.StatusUnauthorized && c.learnTime(response.Header.Get("Date")) {
+		response.Body.Close()
+		response, err = c.try(ctx, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode/100 != 2 {
+		defer response.Body.Close()
+		return nil, readError(response)
+	}
+	return response, nil
+}
+
+// learnTime takes the hub's time from a refusal and tells whether a token made by it is another one. What the hub allows for the
+// difference of two clocks is no reason (see the sources of package hub: five minutes).
+func (c *Client) learnTime(date string) bool {
+	const allowed = 5 * time.Minute
+	at, err := http.ParseTime(date)
+	if err != nil || c.conn.signature != "" {
+		return false
+	}
+	ahead := time.Until(at)
+	if (ahead - time.Duration(c.ahead.Load())).Abs() < allowed {
+		return false
+	}
+	c.ahead.Store(int64(ahead))
+	return true
+}
+
+// try makes the call once.
+func (c *Client) try(ctx context.Context, r request) (*http.Response, error) {
 	query := url.Values{"api-version": {apiVersion}}
 	for k, v := range r.query {
 		query[k] = v
+	}
+	var body io.Reader
+	if r.raw != nil {
+		body = bytes.NewReader(r.raw)
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, "https://"+c.conn.host+r.path+"?"+query.Encode(), body)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %s %s: %w", r.method, r.path, err)
 	}
-	req.Header.Set("Authorization", c.conn.token("", time.Now().Add(tokenTTL)))
-	if r.raw == nil {
+	expires := time.Now().Add(time.Duration(c.ahead.Load())).Add(tokenTTL)
+	req.Header.Set("Authorization", c.conn.token("", expires))
+	if r.raw == nil || r.body != nil {
 		req.Header.Set("Content-Type", "application/json; charset=utf-8")
 	}
 	for name, value := range r.headers {
@@ -244,19 +286,12 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	if r.ifMatch != "" {
 		req.Header.Set("If-Match", r.ifMatch)
 	}
-	for name, value := range r.headers {
-		req.Header.Set(name, value)
-	}
 	response, err := c.http.Do(req)
 	if err != nil {
 		if inner := errors.Unwrap(err); inner != nil {
 			err = inner // without the URL, which the path says better
 		}
 		return nil, fmt.Errorf("admin: %s %s: reach hub %s: %w", r.method, r.path, c.conn.host, err)
-	}
-	if response.StatusCode/100 != 2 {
-		defer response.Body.Close()
-		return nil, readError(response)
 	}
 	return response, nil
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,6 +52,94 @@ func refused(t *testing.T, what string, err error, status int, code string) {
 	}
 	if strings.Contains(e.Text, "ErrorCode:") || strings.HasPrefix(e.Text, "{") || !strings.Contains(err.Error(), code) {
 		t.Errorf("%s: not for a person: %v", what, err)
+	}
+}
+
+// TestHubsClock: a hub whose clock differs is asked again with a token by its clock, once: the difference is remembered.
+func TestHubsClock(t *testing.T) {
+	for _, c := range []struct {
+		offset, told time.Duration
+		refusals     int32
+	}{
+		{0, 0, 0},
+		{2 * time.Hour, 0, 1},
+		{2 * time.Hour, 2 * time.Hour, 0},
+		{-30 * time.Hour, 0, 0}, // a token of tomorrow holds today
+		{30 * time.Minute, 0, 0},
+		{9000 * time.Hour, -9000 * time.Hour, 1},
+	} {
+		h := hub.New(hub.Options{HostName: "example.com", ClockOffset: c.offset})
+		door := restd.New(h, nil)
+		var refusals atomic.Int32
+		web := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			seen := httptest.NewRecorder()
+			door.ServeHTTP(seen, r)
+			if seen.Code == http.StatusUnauthorized {
+				refusals.Add(1)
+			}
+			maps.Copy(w.Header(), seen.Header())
+			w.WriteHeader(seen.Code)
+			w.Write(seen.Body.Bytes())
+		}))
+		t.Cleanup(web.Close)
+		client, err := admin.New(admin.Config{
+			ConnectionString: h.OwnerConnectionString(),
+			Address:          web.Listener.Addr().String(),
+			CA:               pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}),
+			ClockOffset:      c.told,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(client.Close)
+		for _, id := range []string{"a", "b"} {
+			if _, err := client.Create(t.Context(), admin.ID{Device: id}, map[string]any{"statusReason": "whole"}); err != nil {
+				t.Errorf("%+v: %v", c, err)
+			}
+			if d, err := h.Device(id); err != nil || d.StatusReason == nil || *d.StatusReason != "whole" {
+				t.Errorf("%+v: device %+v, %v: the body was lost", c, d, err)
+			}
+		}
+		if n := refusals.Load(); n != c.refusals {
+			t.Errorf("%+v: %d refusals", c, n)
+		}
+	}
+}
+
+// TestRefusalIsNoClock: a wrong key is wrong at any time, and is tried once.
+func TestRefusalIsNoClock(t *testing.T) {
+	for name, date := range map[string]string{"the same time": "", "another time": "Mon, 02 Jan 2006 15:04:05 GMT", "no time": "soon"} {
+		asked := 0
+		c := client(t, httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked++
+			if date != "" {
+				w.Header().Set("Date", date)
+			}
+			w.WriteHeader(http.StatusUnauthorized)
+		})), "HostName=example.com;SharedAccessKeyName=p;SharedAccessKey=a2V5")
+		want := 1
+		if name == "another time" {
+			want = 2
+		}
+		for range 2 {
+			_, err := c.Devices(t.Context())
+			refused(t, name, err, 401, "")
+		}
+		if asked != want+1 {
+			t.Errorf("%s: asked %d times, want %d", name, asked, want+1)
+		}
+	}
+	token := "HostName=example.com;SharedAccessSignature=SharedAccessSignature sr=h&sig=eA%3D%3D&se=99999999999&skn=p"
+	asked := 0
+	c := client(t, httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		w.Header().Set("Date", "Mon, 02 Jan 2006 15:04:05 GMT")
+		w.WriteHeader(http.StatusUnauthorized)
+	})), token)
+	_, err := c.Devices(t.Context())
+	refused(t, "a token of others", err, 401, "")
+	if asked != 1 {
+		t.Errorf("a token of others: asked %d times, want once", asked)
 	}
 }
 

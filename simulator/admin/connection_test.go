@@ -26,7 +26,7 @@ func TestParseConnectionString(t *testing.T) {
 		{"a token on two lines", "HostName=h;SharedAccessSignature=SharedAccessSignature sr=h\r\nX: y", "no SAS token"},
 		{"empty", "", "HostName is missing"},
 	} {
-		_, err := parseConnectionString(c.text)
+		_, err := parseConnectionString(c.text, time.Now())
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.says)
 		}
@@ -55,7 +55,7 @@ func FuzzConnectionString(f *testing.F) {
 	f.Add("HostName=h;SharedAccessSignature=SharedAccessSignature sr=h&sig=eA%3D%3D&se=99999999999&skn=p")
 	f.Add("SharedAccessKey=====;;=;DeviceId")
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := parseConnectionString(text)
+		c, err := parseConnectionString(text, time.Now())
 		if err != nil {
 			_, after, _ := strings.Cut(text, "SharedAccessKey=")
 			key, _, _ := strings.Cut(after, ";")
