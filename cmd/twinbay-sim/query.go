@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -67,22 +67,20 @@ func (f *hubFlags) pages(w io.Writer, page func(continuation string) (admin.Page
 	return rowsTable(w, all, shownColumns[kind])
 }
 
-// rowsTable prints objects; no columns mean all that there are.
+// rowsTable prints objects; no columns mean all that there are, in the order in which the rows have them.
 func rowsTable(w io.Writer, rows []json.RawMessage, columns []string) error {
 	parsed := make([]map[string]json.RawMessage, len(rows))
-	seen := map[string]bool{}
+	var seen []string
 	for i, r := range rows {
 		if err := json.Unmarshal(r, &parsed[i]); err != nil {
 			return fmt.Errorf("read the hub's rows: %w", err)
 		}
-		for name := range parsed[i] {
-			seen[name] = true
-		}
+		seen = mergeNames(seen, names(r))
 	}
 	if columns == nil {
-		columns = slices.Sorted(maps.Keys(seen))
+		columns = seen
 	}
-	columns = slices.DeleteFunc(slices.Clone(columns), func(name string) bool { return !seen[name] })
+	columns = slices.DeleteFunc(slices.Clone(columns), func(name string) bool { return !slices.Contains(seen, name) })
 	if len(columns) == 0 {
 		return nil
 	}
@@ -96,6 +94,40 @@ func rowsTable(w io.Writer, rows []json.RawMessage, columns []string) error {
 		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()
+}
+
+// names are the members of an object that is known to be one, in their order.
+func names(object json.RawMessage) []string {
+	var all []string
+	d := json.NewDecoder(bytes.NewReader(object))
+	if _, err := d.Token(); err != nil {
+		return nil
+	}
+	for d.More() {
+		name, err := d.Token()
+		var skipped json.RawMessage
+		if err != nil || d.Decode(&skipped) != nil {
+			return all
+		}
+		if text, ok := name.(string); ok {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+// mergeNames adds to the columns seen so far those of one more row, each before the one that it stands before there: a row leaves out
+// what its twin does not have.
+func mergeNames(seen, row []string) []string {
+	at := len(seen)
+	for _, name := range slices.Backward(row) {
+		if i := slices.Index(seen, name); i >= 0 {
+			at = i
+		} else {
+			seen = slices.Insert(seen, at, name)
+		}
+	}
+	return seen
 }
 
 // cell is a value in a table: a string without its quotes, "-" for what is not there, all else as JSON.

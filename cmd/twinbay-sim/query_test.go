@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 )
@@ -14,7 +15,11 @@ func TestQueriesJobsAndConfigurations(t *testing.T) {
 	}{
 		{[]string{"query", "SELECT deviceId, moduleId FROM devices.modules WHERE moduleId IN ['door', 'coins']", "--page", "1"}, 0,
 			"DEVICEID   MODULEID\nvending-1  coins\nvending-1  door\n", ""},
-		{[]string{"query", "SELECT * FROM devices"}, 0, "vending-1  enabled  Disconnected", ""},
+		{[]string{"query", "SELECT status, moduleId, tags.nothing, deviceId AS a FROM devices.modules WHERE moduleId = 'door'"}, 0,
+			"STATUS   MODULEID  A\nenabled  door      vending-1\n", ""},
+		{[]string{"query", "SELECT status, deviceId AS a FROM devices", "--json"}, 0, "\"status\": \"enabled\",\n    \"a\": \"vending-1\"\n", ""},
+		{[]string{"query", "SELECT MAX(version) AS z, deviceId, COUNT() AS a FROM devices GROUP BY deviceId"}, 0, "Z  DEVICEID   A\n", ""},
+		{[]string{"query", "SELECT * FROM devices"}, 0, "DEVICEID   STATUS   CONNECTIONSTATE  VERSION  LASTACTIVITYTIME\nvending-1  enabled  Disconnected", ""},
 		{[]string{"query", "SELECT COUNT() AS modules FROM devices.modules", "--json"}, 0, "\"modules\": 3", ""},
 		{[]string{"query", "SELECT tags FROM devices", "--json"}, 0, `"site": "lobby"`, ""},
 		{[]string{"query", "SELECT * FROM devices.jobs"}, 0, "", ""},
@@ -52,5 +57,24 @@ func TestQueriesJobsAndConfigurations(t *testing.T) {
 				t.Errorf("exit code %d, want %d\n%s\n%s", code, tt.code, stdout, stderr)
 			}
 		})
+	}
+}
+
+// TestRowsTable: columns have the order of SELECT, also where rows leave some out.
+func TestRowsTable(t *testing.T) {
+	for want, rows := range map[string][]string{
+		"D  B  C  A\n1  -  2  -\n-  3  4  -\n5  -  -  6\n": {`{"d":1,"c":2}`, `{"b":3,"c":4}`, `{"d":5,"a":6}`},
+		"A  B\n1  2\n3  4\n": {`{"a":1,"b":2}`, `{"b":4,"a":3}`},
+		"A\n{\"b\":1}\n":     {`{"a":{"b":1}}`},
+		"":                   {`{}`, `{}`},
+	} {
+		raw := make([]json.RawMessage, 0, len(rows))
+		for _, r := range rows {
+			raw = append(raw, json.RawMessage(r))
+		}
+		var b strings.Builder
+		if err := rowsTable(&b, raw, nil); err != nil || b.String() != want {
+			t.Errorf("%s: %q, %v; want %q", rows, b.String(), err, want)
+		}
 	}
 }

@@ -311,7 +311,7 @@ func TestChoiceUnnamedAggregate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := string(encode(page.Items)); got != `[{"$1":1,"$2":2,"n":1,"status":"enabled"}]` {
+		if got := string(encode(page.Items)); got != `[{"status":"enabled","$1":1,"$2":2,"n":1}]` {
 			t.Error(got)
 		}
 	})

@@ -17,7 +17,7 @@ type Groups struct {
 // Row is one row of a query that aggregates. Rows have the order of their keys, which stay the same when documents come and go.
 type Row struct {
 	Key   string
-	Value map[string]any
+	Value Record
 }
 
 type group struct {
@@ -101,10 +101,10 @@ func (g *Groups) Rows() []Row {
 	rows := make([]Row, 0, len(g.all))
 	for _, key := range slices.Sorted(maps.Keys(g.all)) {
 		of := g.all[key]
-		row := map[string]any{}
+		row := make(Record, 0, len(g.q.columns))
 		for i, c := range g.q.columns {
 			if v, ok := of.show(c, i); ok {
-				row[c.name] = v
+				row = append(row, Field{c.name, v})
 			}
 		}
 		rows = append(rows, Row{key, row})

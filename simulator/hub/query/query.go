@@ -18,6 +18,8 @@
 package query
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -128,13 +130,44 @@ func (q *Query) Aggregates() bool {
 	return q.group != nil || len(q.columns) > 0 && q.columns[0].aggregate != ""
 }
 
+// Record is a row of selected columns, in the order in which the query names them. It is a JSON object.
+type Record []Field
+
+// Field is a column of a row; what a document does not have is in none.
+type Field struct {
+	Name  string
+	Value any
+}
+
+// MarshalJSON keeps the order, which a map would lose.
+func (r Record) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	b.WriteByte('{')
+	for i, f := range r {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if err := e.Encode(f.Name); err != nil {
+			return nil, err
+		}
+		b.WriteByte(':')
+		if err := e.Encode(f.Value); err != nil {
+			return nil, err
+		}
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
 // Project answers the columns that a query that does not aggregate wants of a document. What the document does not have is
 // left out.
-func (q *Query) Project(doc Object) map[string]any {
-	row := make(map[string]any, len(q.columns))
+func (q *Query) Project(doc Object) Record {
+	row := make(Record, 0, len(q.columns))
 	for _, c := range q.columns {
 		if v, ok := c.path.of(doc); ok {
-			row[c.name] = v
+			row = append(row, Field{c.name, v})
 		}
 	}
 	return row

@@ -197,7 +197,7 @@ func TestQueriesOfClients(t *testing.T) {
 		match bool
 	}{
 		{"SELECT deviceId as DeviceId, status as Status, lastActivityTime as LastActivityTime, statusUpdatedTime as StatusUpdatedTime, authenticationType as AuthenticationType, cloudToDeviceMessageCount as CloudToDeviceMessageCount, connectionState as ConnectionState, capabilities.iotEdge as IotEdge, modelId as ModelId FROM devices WHERE STARTSWITH(devices.deviceId,'dev')",
-			Devices, `{"AuthenticationType":"sas","ConnectionState":"Connected","DeviceId":"dev-1","IotEdge":true,"LastActivityTime":"2021-05-07T00:50:38.0543092Z","Status":"enabled"}`, true},
+			Devices, `{"DeviceId":"dev-1","Status":"enabled","LastActivityTime":"2021-05-07T00:50:38.0543092Z","AuthenticationType":"sas","ConnectionState":"Connected","IotEdge":true}`, true},
 		{"SELECT * FROM devices.modules WHERE deviceId in ['dev-1']", Modules, "", true},
 		{"select * from devices", Devices, "", true},
 		{"select * from devices where capabilities.iotEdge = true", Devices, "", true},
@@ -210,7 +210,7 @@ func TestQueriesOfClients(t *testing.T) {
 		{"SELECT deviceId FROM devices WHERE properties.reported.firmware = '1.2'", Devices, `{"deviceId":"dev-1"}`, true},
 		{"select deviceid, moduleid from devices.modules where configurations.[[base-1]].status='Applied' and properties.reported.status='scanning'", Modules, `{"deviceId":"dev-1","moduleId":"cooling"}`, true},
 		{"SELECT DeviceId, LastActivityTime FROM devices WHERE status = 'enabled' AND connectionState = 'Disconnected'", Devices, "", false},
-		{"SELECT TOP 5 tags.site AS s, properties.desired AS d FROM devices", Devices, `{"d":{"$metadata":{"$lastUpdated":"2021-05-07T00:00:00Z"},"$version":4,"interval":60},"s":"lobby"}`, true},
+		{"SELECT TOP 5 tags.site AS s, properties.desired AS d FROM devices", Devices, `{"s":"lobby","d":{"$metadata":{"$lastUpdated":"2021-05-07T00:00:00Z"},"$version":4,"interval":60}}`, true},
 		{"SELECT tags.[[group]].name AS [[group]] FROM devices", Devices, `{"group":"a"}`, true},
 	} {
 		q, err := Parse(c.text)
@@ -249,11 +249,11 @@ func TestAggregates(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"SELECT COUNT() AS total FROM devices", `[{"total":6}]`},
 		{"SELECT count() as n FROM devices WHERE deviceId = 'nobody'", `[{"n":0}]`},
-		{"SELECT AVG(tags.n) AS a, SUM(tags.n) AS s, MIN(tags.n) AS lo, MAX(tags.n) AS hi FROM devices", `[{"a":2.875,"hi":"text","lo":1,"s":11.5}]`},
+		{"SELECT AVG(tags.n) AS a, SUM(tags.n) AS s, MIN(tags.n) AS lo, MAX(tags.n) AS hi FROM devices", `[{"a":2.875,"s":11.5,"lo":1,"hi":"text"}]`},
 		{"SELECT AVG(tags.x) AS a, SUM(tags.x) AS s, MIN(tags.x) AS lo FROM devices", `[{"s":0}]`},
-		{"SELECT MIN(tags.s) AS lo, MAX(tags.s) AS hi FROM devices", `[{"hi":"y","lo":"x"}]`},
+		{"SELECT MIN(tags.s) AS lo, MAX(tags.s) AS hi FROM devices", `[{"lo":"x","hi":"y"}]`},
 		{"SELECT properties.reported.status AS status,\n COUNT() AS numberOfDevices\n FROM devices\n GROUP BY properties.reported.status",
-			`[{"numberOfDevices":1},{"numberOfDevices":2,"status":1},{"numberOfDevices":1,"status":"Error"},{"numberOfDevices":2,"status":"Success"}]`},
+			`[{"numberOfDevices":1},{"status":1,"numberOfDevices":2},{"status":"Error","numberOfDevices":1},{"status":"Success","numberOfDevices":2}]`},
 		{"SELECT COUNT() AS n FROM devices WHERE tags.n > 0 GROUP BY tags.s", `[{"n":2},{"n":1},{"n":1}]`},
 		{"SELECT tags.s FROM devices GROUP BY devices.tags.s", `[{},{"s":"x"},{"s":"y"}]`},
 	} {
@@ -268,7 +268,7 @@ func TestAggregates(t *testing.T) {
 				g.Add(d)
 			}
 		}
-		rows := []map[string]any{}
+		rows := []Record{}
 		for _, r := range g.Rows() {
 			rows = append(rows, r.Value)
 		}
