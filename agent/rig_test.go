@@ -256,49 +256,7 @@ func (r *rig) telemetry(name string) string {
 // reported waits until a component has reported all of want (JSON).
 func (r *rig) reported(name, want string) {
 	r.t.Helper()
-	var wanted map[string]any
-	if err := json.Unmarshal([]byte(want), &wanted); err != nil {
-		r.t.Fatal(err)
-	}
-	has := func() (doc map[string]any) {
-		tw, err := r.hub.Twin(hub.ID{Device: deviceID, Module: name})
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		raw, err := json.Marshal(tw.Properties.Reported)
-		if err == nil {
-			err = json.Unmarshal(raw, &doc)
-		}
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		return doc
-	}
-	for range 600 {
-		if contains(has(), wanted) {
-			return
-		}
-		r.hub.Wait(r.t, func(e hub.Event) bool { return e.Kind == "reported" && e.ModuleID == name })
-	}
-	r.t.Fatalf("%s has reported %v, want %s in it", name, has(), want)
-}
-
-// contains says whether doc has everything that want has.
-func contains(doc, want any) bool {
-	w, ok := want.(map[string]any)
-	if !ok {
-		return fmt.Sprint(doc) == fmt.Sprint(want)
-	}
-	d, ok := doc.(map[string]any)
-	if !ok {
-		return false
-	}
-	for k, v := range w {
-		if !contains(d[k], v) {
-			return false
-		}
-	}
-	return true
+	r.hub.WaitReported(r.t, hub.ID{Device: deviceID, Module: name}.String(), want)
 }
 
 func (r *rig) desire(name, patch string) {

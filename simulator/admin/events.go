@@ -16,7 +16,7 @@ const maxLine = 2 << 20 // bytes
 // Event is something that happened at a simulated hub.
 type Event struct {
 	At         time.Time         `json:"at"`
-	Kind       string            `json:"kind"` // connected, disconnected, telemetry, reported, desired, method, …
+	Kind       string            `json:"kind"` // connected, disconnected, telemetry, reported, desired, tags, method, …
 	DeviceID   string            `json:"deviceId"`
 	ModuleID   string            `json:"moduleId,omitempty"`
 	Body       json.RawMessage   `json:"body,omitempty"`

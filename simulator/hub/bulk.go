@@ -280,6 +280,9 @@ func (h *Hub) applyTwin(n *identity, in ExportImportDevice, fresh bool) *Error {
 	}
 	if tags.tree != nil {
 		t.tags = tags.tree
+		if !fresh {
+			h.emitTags(n, tags.tree)
+		}
 	}
 	if desired.tree != nil {
 		h.importDesired(n, desired, fresh)

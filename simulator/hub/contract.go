@@ -93,7 +93,7 @@ func (e *Error) Status() int { return e.Code / 1000 }
 // Event is something that happened at the hub, for Hub.Watch, `twinbay-sim events` and GET /_sim/events.
 type Event struct {
 	At         time.Time         `json:"at"`
-	Kind       string            `json:"kind"` // connected, disconnected, telemetry, reported, desired, method, c2d, file, created, updated, deleted, refused, fault, throttled, lost, job
+	Kind       string            `json:"kind"` // connected, disconnected, telemetry, reported, desired, tags, method, c2d, file, created, updated, deleted, refused, fault, throttled, lost, job
 	DeviceID   string            `json:"deviceId"`
 	ModuleID   string            `json:"moduleId,omitempty"`
 	Body       json.RawMessage   `json:"body,omitempty"`   // telemetry that is JSON, a twin patch, a method's answer, a cloud-to-device message, a file notification

@@ -243,6 +243,9 @@ func (h *Hub) writeTwin(id ID, ifMatch string, w twinWrite) (Twin, error) {
 		n.twin.writes++
 	}
 	n.twin.tags = tags
+	if w.tags != nil {
+		h.emitTags(n, w.tags)
+	}
 	switch {
 	case w.desired == nil:
 	case w.merge:
@@ -251,6 +254,11 @@ func (h *Hub) writeTwin(id ID, ifMatch string, w twinWrite) (Twin, error) {
 		h.replaceDesired(n, desired)
 	}
 	return h.showTwin(n), nil
+}
+
+// emitTags tells the watchers of tags as they were written; devices never see them.
+func (h *Hub) emitTags(n *identity, written map[string]any) {
+	h.emit(Event{Kind: "tags", DeviceID: n.id.Device, ModuleID: n.id.Module, Body: encode(written)})
 }
 
 // apply answers tags and desired as they will be.

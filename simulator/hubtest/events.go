@@ -2,10 +2,7 @@ package hubtest
 
 import (
 	"slices"
-	"strings"
 	"sync"
-	"testing"
-	"time"
 
 	"github.com/twinbay/twinbay/simulator/hub"
 )
@@ -16,6 +13,13 @@ type events struct {
 	all     []hub.Event
 	taken   []bool        // by a Wait
 	changed chan struct{} // closed and replaced when something is added
+
+	asked chan chan struct{} // by flush; what it sends is closed as the answer
+	ended chan struct{}      // closed when the hub tells no more
+}
+
+func newEvents() *events {
+	return &events{changed: make(chan struct{}), asked: make(chan chan struct{}), ended: make(chan struct{})}
 }
 
 func (e *events) add(event hub.Event) {
@@ -40,44 +44,61 @@ func (e *events) take(from int, match func(hub.Event) bool) (found hub.Event, ok
 	return hub.Event{}, false, len(e.all), e.changed
 }
 
+// of answers whether something that may concern an identity has happened since from (-1: say yes), how much there is, and
+// a channel that is closed when there is more.
+func (e *events) of(from int, id hub.ID) (seen int, news bool, more <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	news = from < 0 || slices.ContainsFunc(e.all[from:], func(e hub.Event) bool {
+		return e.Kind == "lost" || e.DeviceID == id.Device && (e.ModuleID == id.Module || e.ModuleID == "")
+	})
+	return len(e.all), news, e.changed
+}
+
+// keep takes over what a hub tells, until its stream ends.
+func (e *events) keep(stream <-chan hub.Event) {
+	defer close(e.ended)
+	for {
+		select {
+		case event, ok := <-stream:
+			if !ok {
+				return
+			}
+			e.add(event)
+		case done := <-e.asked:
+			for more := true; more; {
+				select {
+				case event, ok := <-stream:
+					if !ok {
+						return
+					}
+					e.add(event)
+				default:
+					more = false
+				}
+			}
+			close(done)
+		}
+	}
+}
+
+// flush returns when everything that had happened before has been taken over.
+func (e *events) flush() {
+	done := make(chan struct{})
+	select {
+	case e.asked <- done:
+		select {
+		case <-done:
+		case <-e.ended:
+		}
+	case <-e.ended:
+	}
+}
+
 // Events are all events so far, in their order.
 func (h *Hub) Events() []hub.Event {
+	h.events.flush()
 	h.events.mu.Lock()
 	defer h.events.mu.Unlock()
 	return slices.Clone(h.events.all)
-}
-
-// Wait answers the first event that matches and that no Wait has answered before, however long ago it happened. It
-// fails the test after ten seconds, or a day inside a bubble.
-func (h *Hub) Wait(t testing.TB, match func(e hub.Event) bool) hub.Event {
-	t.Helper()
-	return h.wait(t, "an event that matches", match)
-}
-
-func (h *Hub) wait(t testing.TB, what string, match func(e hub.Event) bool) hub.Event {
-	t.Helper()
-	limit := time.NewTimer(waitLimit())
-	defer limit.Stop()
-	from := 0
-	for {
-		event, ok, seen, more := h.events.take(from, match)
-		if ok {
-			return event
-		}
-		from = seen
-		select {
-		case <-more:
-		case <-limit.C:
-			t.Fatalf("hubtest: %s has not come in %v; there have been:\n%s", what, waitLimit(), h.story())
-		}
-	}
-}
-
-// story is a line for each event.
-func (h *Hub) story() string {
-	var b strings.Builder
-	for _, e := range h.Events() {
-		b.WriteString("\t" + e.At.UTC().Format("15:04:05.000") + " " + e.Kind + " " + hub.ID{Device: e.DeviceID, Module: e.ModuleID}.String() + " " + e.Detail + " " + string(e.Body) + "\n")
-	}
-	return b.String()
 }

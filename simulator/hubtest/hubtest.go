@@ -6,6 +6,7 @@
 //	nc, err := h.DialTLS(t.Context())            // or h.Listen() for a socket; h.HTTP() for REST
 //	h.WaitFor(t, "connected", "pi-01/bme280")    // waits without sleeping, and fails with what happened instead
 //	h.Desire("pi-01/bme280", `{"interval_ms":5}`)
+//	h.WaitReported(t, "pi-01/bme280", `{"interval_ms":{"value":5,"ac":200}}`)
 //	h.Fault(hub.Fault{On: "publish", Do: "kick"})
 //
 // docs/hubtest.md has a test to copy.
@@ -45,7 +46,7 @@ type Hub struct {
 	door   *mqttd.Server
 	ctx    context.Context // of everything that the test has started
 	wg     sync.WaitGroup
-	events events
+	events *events
 
 	mu   sync.Mutex
 	live context.Context // of the connections; nil while the hub is down
@@ -72,17 +73,12 @@ func New(t testing.TB, options ...hub.Options) *Hub {
 	if o.Storage == nil {
 		o.Storage = blobs.Storage{}
 	}
-	h := &Hub{Hub: hub.New(o), t: t, certs: certs}
+	h := &Hub{Hub: hub.New(o), t: t, certs: certs, events: newEvents()}
 	h.door = mqttd.New(h.Hub, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	h.ctx = ctx
-	h.events.changed = make(chan struct{})
 	stream := h.Watch(ctx)
-	h.wg.Go(func() {
-		for e := range stream {
-			h.events.add(e)
-		}
-	})
+	h.wg.Go(func() { h.events.keep(stream) })
 	h.Up()
 	t.Cleanup(func() {
 		h.Down()

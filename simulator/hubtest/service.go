@@ -3,20 +3,11 @@ package hubtest
 import (
 	"encoding/json"
 	"strings"
-	"testing"
 
 	"github.com/twinbay/twinbay/simulator/hub"
 )
 
 // What a service does, a line each. An identity is named "device" or "device/module".
-
-// WaitFor answers the first event of a kind (connected, telemetry, reported, …: see hub.Event) and an identity that no
-// wait has answered before. Like Wait, it fails the test, with what has happened instead.
-func (h *Hub) WaitFor(t testing.TB, kind, who string) hub.Event {
-	t.Helper()
-	id := named(who)
-	return h.wait(t, kind+" of "+who, func(e hub.Event) bool { return e.Kind == kind && e.DeviceID == id.Device && e.ModuleID == id.Module })
-}
 
 // Desire merges a JSON object into an identity's desired properties.
 func (h *Hub) Desire(who, properties string) {
