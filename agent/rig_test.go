@@ -43,9 +43,7 @@ type inMemory struct {
 	remote      *modkit.Remote
 	description modkit.Description
 	service     *modkit.Service
-	server      *grpc.Server
-	conn        *grpc.ClientConn
-	ended       chan error // told how Run ended
+	hangUp      func()
 	done        chan struct{}
 
 	mu     sync.Mutex
@@ -53,23 +51,31 @@ type inMemory struct {
 	once   sync.Once
 }
 
-func startInMemory(ctx context.Context, m modkit.Module, drivers map[string]hal.Driver, log *slog.Logger) (*inMemory, error) {
-	i := &inMemory{done: make(chan struct{}), ended: make(chan error, 1)}
+// startInMemory starts a module; short leaves out HTTP/2.
+func startInMemory(ctx context.Context, m modkit.Module, drivers map[string]hal.Driver, log *slog.Logger, short bool) (*inMemory, error) {
+	i := &inMemory{done: make(chan struct{})}
 	i.service = modkit.NewService(m, drivers, log, func(err error) {
 		if err != nil {
 			go i.Kill(err.Error()) // as the process would end
 		}
 	})
-	i.server = grpc.NewServer()
-	i.service.Register(i.server)
-	listener := bufconn.Listen(64 << 10)
-	go i.server.Serve(listener)
-	conn, err := grpc.NewClient("passthrough:module", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
-	if err != nil {
-		return nil, err
+	if short {
+		conn := newDirect()
+		i.service.Register(conn)
+		i.hangUp, i.remote = func() { conn.Close() }, modkit.NewRemote(conn)
+	} else {
+		server := grpc.NewServer()
+		i.service.Register(server)
+		listener := bufconn.Listen(64 << 10)
+		go server.Serve(listener)
+		conn, err := grpc.NewClient("passthrough:module", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+		if err != nil {
+			return nil, err
+		}
+		i.hangUp, i.remote = func() { server.Stop(); conn.Close() }, modkit.NewRemote(conn)
 	}
-	i.conn, i.remote = conn, modkit.NewRemote(conn)
+	var err error
 	if i.description, err = i.remote.Describe(ctx); err != nil {
 		i.Kill("")
 		return nil, err
@@ -95,8 +101,7 @@ func (i *inMemory) Kill(reason string) {
 	}
 	i.mu.Unlock()
 	i.once.Do(func() {
-		i.server.Stop()
-		i.conn.Close()
+		i.hangUp()
 		close(i.done)
 	})
 }
@@ -119,6 +124,7 @@ type rig struct {
 	disk   disk.FS // in memory, unless a test sets another
 	load   func(context.Context) (*config.Config, error)
 	quiet  bool // logs nothing below a warning
+	short  bool // modules without HTTP/2 between
 
 	machines map[string]*machine
 	mu       sync.Mutex
@@ -203,7 +209,7 @@ func (r *rig) start(prepare ...func(*Agent)) {
 			r.mu.Lock()
 			machine := r.machines[m.Name]
 			r.mu.Unlock()
-			i, err := startInMemory(ctx, &counter{machine: machine}, drivers, slog.New(slog.DiscardHandler))
+			i, err := startInMemory(ctx, &counter{machine: machine}, drivers, slog.New(slog.DiscardHandler), r.short)
 			if err != nil {
 				return nil, err
 			}

@@ -35,7 +35,7 @@ func (e *events) add(event hub.Event) {
 func (e *events) take(from int, match func(hub.Event) bool) (found hub.Event, ok bool, seen int, more <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for i := from; i < len(e.all); i++ {
+	for i := min(from, len(e.all)); i < len(e.all); i++ {
 		if !e.taken[i] && match(e.all[i]) {
 			e.taken[i] = true
 			return e.all[i], true, i, nil
@@ -49,7 +49,7 @@ func (e *events) take(from int, match func(hub.Event) bool) (found hub.Event, ok
 func (e *events) of(from int, id hub.ID) (seen int, news bool, more <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	news = from < 0 || slices.ContainsFunc(e.all[from:], func(e hub.Event) bool {
+	news = from < 0 || slices.ContainsFunc(e.all[min(from, len(e.all)):], func(e hub.Event) bool {
 		return e.Kind == "lost" || e.DeviceID == id.Device && (e.ModuleID == id.Module || e.ModuleID == "")
 	})
 	return len(e.all), news, e.changed
@@ -101,4 +101,13 @@ func (h *Hub) Events() []hub.Event {
 	h.events.mu.Lock()
 	defer h.events.mu.Unlock()
 	return slices.Clone(h.events.all)
+}
+
+// Forget forgets all events so far, taken or not: a test of hours would keep them in memory otherwise. It is not for the
+// time in which somebody waits.
+func (h *Hub) Forget() {
+	h.events.flush()
+	h.events.mu.Lock()
+	defer h.events.mu.Unlock()
+	h.events.all, h.events.taken = nil, nil
 }
