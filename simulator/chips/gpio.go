@@ -87,6 +87,24 @@ func (l *Line) plan(list ...change) {
 	}
 }
 
+// follow is plan for a line that is worked out anew at each occasion: nothing happens, and nobody is woken, when it says what
+// was known.
+func (l *Line) follow(list []change) {
+	l.mu.Lock()
+	now := time.Now()
+	future := slices.DeleteFunc(slices.Clone(l.changes), func(c change) bool { return !c.at.After(now) })
+	known := l.at(now) == list[0].level && slices.EqualFunc(future, list[1:], func(a, b change) bool { return a.at.Equal(b.at) && a.level == b.level })
+	same := l.at(now) == list[0].level
+	l.mu.Unlock()
+	switch {
+	case known:
+	case same:
+		l.plan(list[1:]...)
+	default:
+		l.plan(list...)
+	}
+}
+
 // LineEdge is one edge as the kernel reports it.
 type LineEdge struct {
 	Level bool
