@@ -5,7 +5,10 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +28,7 @@ type wire struct {
 	line   *chips.Line
 	output bool
 	owner  chan struct{} // holds a token while the line is owned
+	driven func(bool)    // of an output: told the level at the pin, when it has an owner; nil: nobody asks
 
 	mu      sync.Mutex
 	plugged chan struct{} // closed by unplug; nil while unplugged
@@ -52,6 +56,14 @@ func (w *wire) plug(in bool) {
 	case !in && w.plugged != nil:
 		close(w.plugged)
 		w.plugged = nil
+	}
+}
+
+// drive sets an output.
+func (w *wire) drive(level bool) {
+	w.line.Set(level)
+	if w.driven != nil {
+		w.driven(level)
 	}
 }
 
@@ -125,18 +137,18 @@ func (r *Rig) serveBus(ctx context.Context, nc net.Conn) {
 		return
 	}
 	nc.SetReadDeadline(time.Time{})
-	switch line := r.wires[o.name]; {
-	case o.name == "climate" && o.kind == simbus.KindI2C:
+	switch line, i2c := r.wires[o.name], r.buses[o.name]; {
+	case i2c != nil && o.kind == simbus.KindI2C:
 		if b.result(0, nil, nil) == nil {
-			r.requests(ctx, b, br, r.transfer)
+			r.requests(ctx, b, br, transfers(i2c))
 		}
 	case line != nil && o.kind == simbus.KindDigitalIn && !line.output,
 		line != nil && o.kind == simbus.KindDigitalOut && line.output:
 		r.serveLine(ctx, b, br, line, o)
-	case line != nil || o.name == "climate":
+	case line != nil || i2c != nil:
 		b.result(0, nil, fmt.Errorf("wire %q is of another kind: %w", o.name, hal.ErrUnsupported))
 	default:
-		b.result(0, nil, fmt.Errorf("the rig has wires climate, door, beam and lock, not %q: %w", o.name, hal.ErrBadURI))
+		b.result(0, nil, fmt.Errorf("the rig has wires %s, not %q: %w", strings.Join(r.wireNames(), ", "), o.name, hal.ErrBadURI))
 	}
 }
 
@@ -183,17 +195,26 @@ func (r *Rig) requests(ctx context.Context, b *busConn, br *bufio.Reader, handle
 	}
 }
 
-func (r *Rig) transfer(ctx context.Context, typ byte, p []byte) ([]byte, error) {
-	if typ != simbus.TypeTransfer || len(p) < 4 {
-		return nil, fmt.Errorf("frame type %#02x with %d bytes is no transfer: %w", typ, len(p), hal.ErrUnsupported)
+// wireNames are the names of all wires.
+func (r *Rig) wireNames() []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(r.buses)), maps.Keys(r.wires))
+	slices.Sort(names)
+	return names
+}
+
+func transfers(bus *chips.Bus) handler {
+	return func(ctx context.Context, typ byte, p []byte) ([]byte, error) {
+		if typ != simbus.TypeTransfer || len(p) < 4 {
+			return nil, fmt.Errorf("frame type %#02x with %d bytes is no transfer: %w", typ, len(p), hal.ErrUnsupported)
+		}
+		n := binary.BigEndian.Uint16(p[2:])
+		if n > simbus.MaxData {
+			return nil, fmt.Errorf("read %d bytes: %w", n, hal.ErrUnsupported)
+		}
+		data := make([]byte, n)
+		err := bus.Tx(ctx, binary.BigEndian.Uint16(p), p[4:], data)
+		return data, err
 	}
-	n := binary.BigEndian.Uint16(p[2:])
-	if n > simbus.MaxData {
-		return nil, fmt.Errorf("read %d bytes: %w", n, hal.ErrUnsupported)
-	}
-	data := make([]byte, n)
-	err := r.i2c.Tx(ctx, binary.BigEndian.Uint16(p), p[4:], data)
-	return data, err
 }
 
 func (r *Rig) serveLine(ctx context.Context, b *busConn, br *bufio.Reader, w *wire, o opening) {
@@ -220,9 +241,9 @@ func (r *Rig) serveLine(ctx context.Context, b *busConn, br *bufio.Reader, w *wi
 	})
 	activeLow := o.mode&simbus.ModeActiveLow != 0
 	if w.output {
-		w.line.Set((o.mode&simbus.ModeInitial != 0) != activeLow)
+		w.drive((o.mode&simbus.ModeInitial != 0) != activeLow)
 		if b.result(0, nil, nil) == nil {
-			r.requests(ctx, b, br, outputHandler(w.line, activeLow))
+			r.requests(ctx, b, br, outputHandler(w, activeLow))
 		}
 		return
 	}
@@ -259,14 +280,14 @@ func inputHandler(w *chips.Watcher) handler {
 	}
 }
 
-func outputHandler(l *chips.Line, activeLow bool) handler {
+func outputHandler(w *wire, activeLow bool) handler {
 	return func(_ context.Context, typ byte, p []byte) ([]byte, error) {
 		switch {
 		case typ == simbus.TypeSet && len(p) == 1 && p[0] <= 1:
-			l.Set((p[0] == 1) != activeLow)
+			w.drive((p[0] == 1) != activeLow)
 			return nil, nil
 		case typ == simbus.TypeRead:
-			return []byte{bit(l.Level() != activeLow)}, nil
+			return []byte{bit(w.line.Level() != activeLow)}, nil
 		}
 		return nil, fmt.Errorf("frame type %#02x with %d bytes on an output: %w", typ, len(p), hal.ErrUnsupported)
 	}

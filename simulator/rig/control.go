@@ -69,11 +69,36 @@ type Status struct {
 		Plugged    bool `json:"plugged"`
 		Deliveries int  `json:"deliveries"`
 	} `json:"beam"`
-	Locked bool `json:"locked"`
+	Locked  bool `json:"locked"`
+	Cooling struct {
+		Plugged    bool `json:"plugged"`
+		Compressor bool `json:"compressor"` // it runs
+	} `json:"cooling"`
+	Vend struct {
+		Plugged bool       `json:"plugged"`
+		Stock   [Slots]int `json:"stock"` // products in each slot
+	} `json:"vend"`
+	Power struct {
+		Plugged bool    `json:"plugged"`
+		Volts   float64 `json:"volts"`
+		Amperes float64 `json:"amperes"`
+	} `json:"power"`
 }
 
 // Parts are the names of what can be unplugged.
-var Parts = []string{"beam", "climate", "coins", "door"}
+var Parts = []string{"beam", "climate", "coins", "cooling", "door", "power", "vend"}
+
+// onBus are the parts on an I²C bus.
+var onBus = map[string]struct {
+	bus  string
+	addr uint16
+	on   func(*Rig) // power again
+}{
+	"climate": {"climate", ClimateAddr, func(r *Rig) { r.climate.PowerOn() }},
+	"cooling": {"machine", CoolingAddr, func(r *Rig) { r.cooling.PowerOn() }},
+	"power":   {"machine", SupplyAddr, func(r *Rig) { r.supply.PowerOn() }},
+	"vend":    {"machine", ExpanderAddr, func(r *Rig) { r.vending.expander.PowerOn() }},
+}
 
 func parseRequest(line []byte) (request, error) {
 	var q request
@@ -158,14 +183,15 @@ func (r *Rig) plug(ctx context.Context, part string, in bool) error {
 			return r.plugCoins(ctx)
 		}
 		return r.unplugCoins()
-	case "climate":
+	case "climate", "cooling", "power", "vend":
+		p := onBus[part]
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if in && r.climateOff {
-			r.climate.PowerOn()
+		if in && r.off[part] {
+			p.on(r)
 		}
-		r.climateOff = !in
-		r.i2c.Unplug(ClimateAddr, !in)
+		r.off[part] = !in
+		r.buses[p.bus].Unplug(p.addr, !in)
 	case "door", "beam":
 		r.wires[part].plug(in)
 	default:
@@ -187,13 +213,40 @@ var faults = map[string]map[string]func(r *Rig, n int, d time.Duration){
 		"reset":     func(r *Rig, _ int, _ time.Duration) { r.coins.PowerOn() },
 	},
 	"climate": {
-		"nack":    func(r *Rig, n int, _ time.Duration) { r.i2c.Nack(n) },
-		"hang":    func(r *Rig, _ int, d time.Duration) { r.i2c.Hang(d) },
+		"nack":    func(r *Rig, n int, _ time.Duration) { r.buses["climate"].Nack(n) },
+		"hang":    func(r *Rig, _ int, d time.Duration) { r.buses["climate"].Hang(d) },
 		"bitflip": func(r *Rig, n int, _ time.Duration) { r.climate.Flip(byte(n)) },
 		"poison":  func(r *Rig, _ int, _ time.Duration) { r.climate.Poison() },
 		"reset":   func(r *Rig, _ int, _ time.Duration) { r.climate.PowerOn() },
 		"stuck":   func(r *Rig, n int, _ time.Duration) { r.climate.Stick(0xD0, byte(n)) },
 		"unstuck": func(r *Rig, _ int, _ time.Duration) { r.climate.Unstick() },
+	},
+	"cooling": {
+		"nack":    func(r *Rig, n int, _ time.Duration) { r.buses["machine"].Nack(n) },
+		"hang":    func(r *Rig, _ int, d time.Duration) { r.buses["machine"].Hang(d) },
+		"bitflip": func(r *Rig, n int, _ time.Duration) { r.cooling.Flip(byte(n)) },
+		"reset":   func(r *Rig, _ int, _ time.Duration) { r.cooling.PowerOn() },
+		"stuck":   func(r *Rig, n int, _ time.Duration) { r.cooling.Stick(5, uint16(n)) }, // the ambient register
+		"unstuck": func(r *Rig, _ int, _ time.Duration) { r.cooling.Unstick() },
+	},
+	"vend": {
+		"nack":    func(r *Rig, n int, _ time.Duration) { r.buses["machine"].Nack(n) },
+		"bitflip": func(r *Rig, n int, _ time.Duration) { r.vending.expander.Flip(byte(n)) },
+		"reset":   func(r *Rig, _ int, _ time.Duration) { r.vending.expander.PowerOn() },
+		"intlow":  func(r *Rig, n int, _ time.Duration) { r.vending.expander.HoldInt(0, n > 0) },
+		"jam":     func(r *Rig, n int, _ time.Duration) { r.vending.jam(n, true) },
+		"unjam":   func(r *Rig, n int, _ time.Duration) { r.vending.jam(n, false) },
+		"weld":    func(r *Rig, n int, _ time.Duration) { r.vending.weld(n, true) },
+		"unweld":  func(r *Rig, n int, _ time.Duration) { r.vending.weld(n, false) },
+		"empty":   func(r *Rig, n int, _ time.Duration) { r.vending.fill(n, 0) },
+		"refill":  func(r *Rig, n int, _ time.Duration) { r.vending.fill(n, slotStock) },
+	},
+	"power": {
+		"nack":     func(r *Rig, n int, _ time.Duration) { r.buses["machine"].Nack(n) },
+		"bitflip":  func(r *Rig, n int, _ time.Duration) { r.supply.Flip(byte(n)) },
+		"brownout": func(r *Rig, _ int, _ time.Duration) { r.supply.PowerOn() },
+		"stuck":    func(r *Rig, n int, _ time.Duration) { r.supply.Stick(2, uint16(n)) }, // the bus voltage register
+		"unstuck":  func(r *Rig, _ int, _ time.Duration) { r.supply.Unstick() },
 	},
 	"door": {
 		"storm": func(r *Rig, n int, _ time.Duration) { r.world.storm(n) },
@@ -239,8 +292,13 @@ func (r *Rig) status() Status {
 	var s Status
 	r.mu.Lock()
 	s.Coins.Plugged = r.tty != nil
-	s.Climate.Plugged = !r.climateOff
+	s.Climate.Plugged = !r.off["climate"]
+	s.Cooling.Plugged, s.Vend.Plugged, s.Power.Plugged = !r.off["cooling"], !r.off["vend"], !r.off["power"]
 	r.mu.Unlock()
+	s.Cooling.Compressor = r.world.compressing()
+	s.Vend.Stock = r.vending.stock()
+	load := r.load()
+	s.Power.Volts, s.Power.Amperes = load.Volts, load.Amperes
 	s.World = r.cfg.World
 	s.Coins.Accepting = s.Coins.Plugged && r.coins.Accepting()
 	s.Coins.Counter = r.coins.EventCounter()

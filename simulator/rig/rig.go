@@ -4,7 +4,9 @@
 // A rig has a folder, and there:
 //
 //	ttyCOIN      symlink to the pty of the ccTalk coin acceptor (9600 8N1)
-//	rig.sock     the bus: wires climate (I²C, BME280 at 0x76), door and beam (inputs), lock (output); protocol in hal/simbus
+//	rig.sock     the bus: wires climate (I²C, BME280 at 0x76), machine (I²C, MCP9808 at 0x18 in the cabinet's air, MCP23017
+//	             at 0x20 with the spirals, INA219 at 0x40 in the 24 V supply), door, beam and expander (inputs; the last is
+//	             the MCP23017's INTA), lock and compressor (outputs); protocol in hal/simbus
 //	rigctl.sock  control: one JSON object a line each way; Client speaks it
 //
 // All of them are readable by their owner only, and are removed by Close.
@@ -54,8 +56,11 @@ type Rig struct {
 
 	coins   *chips.CoinAcceptor
 	climate *chips.BME280
-	i2c     *chips.Bus
-	wires   map[string]*wire // door, beam, lock
+	cooling *chips.MCP9808
+	supply  *chips.INA219
+	vending *vending
+	buses   map[string]*chips.Bus // climate, machine
+	wires   map[string]*wire      // door, beam, expander, lock, compressor
 	world   *world
 
 	cancel context.CancelCauseFunc
@@ -63,9 +68,9 @@ type Rig struct {
 	done   chan struct{}
 	err    error // set before done is closed
 
-	mu         sync.Mutex
-	tty        *tty // nil while the acceptor is unplugged
-	climateOff bool // the sensor is off the bus
+	mu  sync.Mutex
+	tty *tty            // nil while the acceptor is unplugged
+	off map[string]bool // parts that are off their bus
 }
 
 // Start makes the rig's files and serves them until ctx ends or Close. What a killed rig left there is replaced; a
@@ -102,20 +107,42 @@ func newRig(cfg Config) *Rig {
 		cfg:   cfg,
 		log:   log,
 		coins: chips.NewCoinAcceptor(chips.CoinConfig{Serial: uint32(cfg.Seed)&0x7fffff | 0x100000}),
-		i2c:   new(chips.Bus),
+		buses: map[string]*chips.Bus{"climate": new(chips.Bus), "machine": new(chips.Bus)},
+		off:   map[string]bool{},
 		wires: map[string]*wire{
 			// The reed contact opens when the magnet of the closed door is near; open, it pulls the line to ground against the
 			// board's pull-up. So active-low is "door open", and so it is for the beam's receiver: low while interrupted.
 			"door": newWire(true, false),
 			"beam": newWire(true, false),
 			"lock": newWire(false, true),
+			// A solid state relay: high is on, and the board pulls it low.
+			"compressor": newWire(false, true),
 		},
 		done: make(chan struct{}),
 	}
 	r.world = newWorld(rand.New(rand.NewPCG(cfg.Seed, 0x5ca1ab1e)), r.coins, r.wires["door"].line, r.wires["beam"].line, log)
+	r.wires["compressor"].driven = r.world.cool
 	r.climate = chips.NewBME280(r.world.air)
-	r.i2c.Attach(ClimateAddr, r.climate)
+	r.buses["climate"].Attach(ClimateAddr, r.climate)
+
+	r.cooling = chips.NewMCP9808(func() float64 { return r.world.air().Celsius })
+	r.vending = newVending(rand.New(rand.NewPCG(cfg.Seed, 0xfa11)), r.world.fall)
+	r.supply = chips.NewINA219(shuntOhms, r.load)
+	r.wires["expander"] = newWire(true, false)
+	r.wires["expander"].line = r.vending.expander.Int(0)
+	r.buses["machine"].Attach(CoolingAddr, r.cooling)
+	r.buses["machine"].Attach(ExpanderAddr, r.vending.expander)
+	r.buses["machine"].Attach(SupplyAddr, r.supply)
 	return r
+}
+
+// load is what the 24 V supply has to bear.
+func (r *Rig) load() chips.Supply {
+	amperes := idleAmperes + r.vending.amperes()
+	if r.world.compressing() {
+		amperes += coolAmperes
+	}
+	return chips.Supply{Volts: supplyVolts - amperes*supplyOhms, Amperes: amperes}
 }
 
 // serve starts everything. The listeners end with ctx, and take their files along.

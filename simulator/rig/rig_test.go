@@ -285,7 +285,7 @@ func TestLineHasOneOwner(t *testing.T) {
 
 func TestWrongWires(t *testing.T) {
 	b := start(t)
-	if _, err := b.wires.I2C(limit(t), b.uri("sim:rig.sock#cellar")); !errors.Is(err, hal.ErrBadURI) || !strings.Contains(err.Error(), "climate, door, beam and lock") {
+	if _, err := b.wires.I2C(limit(t), b.uri("sim:rig.sock#cellar")); !errors.Is(err, hal.ErrBadURI) || !strings.Contains(err.Error(), "beam, climate, compressor, door") {
 		t.Errorf("unknown wire: err = %v, want ErrBadURI with the wires", err)
 	}
 	for _, name := range []string{"door", "lock"} {
@@ -314,9 +314,9 @@ func TestControlErrorsNameTheChoices(t *testing.T) {
 		want string
 	}{
 		"coin":  {coin, "EU200A, EU100A"},
-		"part":  {b.Unplug(ctx, "cellar"), "beam, climate, coins, door"},
+		"part":  {b.Unplug(ctx, "cellar"), "beam, climate, coins, cooling, door"},
 		"fault": {b.Fault(ctx, "climate", "fire", 1, 0), "bitflip, hang, nack, poison"},
-		"of":    {b.Fault(ctx, "cellar", "nack", 1, 0), "beam, climate, coins, door"},
+		"of":    {b.Fault(ctx, "cellar", "nack", 1, 0), "beam, climate, coins, cooling, door"},
 		"count": {b.Fault(ctx, "climate", "nack", 1e6, 0), "at most 1000"},
 		"air":   {b.SetAir(ctx, Air{Celsius: &hot}), "-40 to 85"},
 		"op":    {b.Client.do(ctx, request{Op: "dance"}), "air, beam, coin, door"},

@@ -25,6 +25,8 @@ const (
 
 	openTau = 90 * time.Second  // the door is open: warm air comes in
 	shutTau = 240 * time.Second // the door is shut: the cooling pulls it down again
+	coldC   = -2.0              // what a compressor that never stops comes to
+	idleTau = 30 * time.Minute  // the compressor is off: the hall's warmth comes in through the walls
 	driftC  = 0.4               // of the shut cabinet, around its mean, over driftT
 	driftT  = 10 * time.Minute
 )
@@ -51,6 +53,8 @@ type world struct {
 	when       time.Time
 	phase      float64 // of the drift
 	drifting   bool
+	cooling    bool // somebody drives the compressor; else the cabinet has a thermostat of its own
+	compressor bool // as it is driven
 }
 
 func newWorld(rng *rand.Rand, coins *chips.CoinAcceptor, door, beam *chips.Line, log *slog.Logger) *world {
@@ -83,6 +87,12 @@ func (w *world) breathe(now time.Time) {
 		target.Humidity -= 3 * math.Sin(angle)
 		target.KPa += 0.05 * math.Cos(angle)
 		w.now.KPa = target.KPa
+	}
+	if w.cooling {
+		target.Celsius, tau = hallC, idleTau
+		if w.compressor {
+			target.Celsius, tau = coldC, shutTau
+		}
 	}
 	if w.open {
 		// A cabinet that somebody made hotter than the hall cools down with the door open.
@@ -133,6 +143,24 @@ func (w *world) moveDoor(open bool) {
 	w.log.Info("door", "open", open)
 }
 
+// cool is told how the compressor is driven, from the first time on that somebody drives it.
+func (w *world) cool(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.breathe(time.Now())
+	if !w.cooling || on != w.compressor {
+		w.log.Info("compressor", "on", on)
+	}
+	w.cooling, w.compressor = true, on
+}
+
+// compressing says whether somebody has the compressor run.
+func (w *world) compressing() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.compressor
+}
+
 // gaps are the times between bounces of a reed contact, half a millisecond to three.
 func (w *world) gaps(n int) []time.Duration {
 	g := make([]time.Duration, n)
@@ -156,6 +184,17 @@ func (w *world) deliver() {
 	w.deliveries++
 	w.beam.Pulse(false, 20*time.Millisecond+time.Duration(w.rng.Int64N(int64(60*time.Millisecond))))
 	w.log.Info("delivery")
+}
+
+// fall is the product of a spiral: after so long it darkens the beam. With after < 0 what was to fall does not.
+func (w *world) fall(after, dark time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if after < 0 {
+		w.beam.Set(true)
+		return
+	}
+	w.beam.Bounce(true, after, dark)
 }
 
 func (w *world) seen() (open bool, deliveries int) {
