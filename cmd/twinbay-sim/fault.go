@@ -18,6 +18,7 @@ func hubFaultCommand(f *hubFlags) *cobra.Command {
 		Short: "make things go wrong at a simulated hub",
 		Example: `  twinbay-sim fault add --on publish --who 'vending-1/*' --do drop --probability 0.1
   twinbay-sim fault add --on connect --do kick --for 30s
+  twinbay-sim fault add --on connect --do refuse --connack 3 --times 1
   twinbay-sim fault add --on puback --who vending-1/coins --times 1 --do kick
   twinbay-sim fault list
   twinbay-sim fault clear`,
@@ -59,7 +60,7 @@ func faultAdd(f *hubFlags) *cobra.Command {
 	p.Float64Var(&rule.P, "probability", 0, "act with this probability, repeatable by serve --fault-seed (default: 1)")
 	p.DurationVar(&delay, "delay", 0, "how long, with --do delay")
 	p.DurationVar(&lasts, "for", 0, "the rule ends after this time (default: never)")
-	p.IntVar(&rule.Connack, "connack", 0, "with --on connect --do refuse: MQTT 3.1.1's CONNACK code, 1 to 5 (default: 5, as the hub has it)")
+	p.IntVar(&rule.Connack, "connack", 0, "with --on connect --do refuse: the CONNACK's code, 1 to 5 for MQTT 3.1.1 or 128 and more for MQTT 5 (default: the hub's, 5 and 135)")
 	p.StringVar(&rule.ID, "id", "", "a name for the rule; replaces the rule of that name (default: a number)")
 	return c
 }

@@ -96,6 +96,8 @@ func TestOperatorsCommands(t *testing.T) {
 		{[]string{"c2d", "purge", "nobody"}, 1, "", "DeviceNotFound"},
 		{[]string{"c2d", "feedback"}, 0, "", ""},
 		{[]string{"fault", "add", "--on", "publish", "--do", "drop", "--who", "vending-1/*", "--probability", "0.1", "--for", "1m"}, 0, "", ""},
+		{[]string{"fault", "add", "--on", "connect", "--do", "refuse", "--connack", "4"}, 0, "", ""},
+		{[]string{"fault", "add", "--on", "connect", "--do", "refuse", "--connack", "6"}, 1, "", "connack"},
 		{[]string{"fault", "add", "--on", "publish", "--do", "explode"}, 1, "", "explode"},
 		{[]string{"fault", "add", "--on", "publish"}, 2, "", "--do"},
 		{[]string{"fault", "list"}, 0, "ID  ON  WHO  DO  WHEN  PASSED  ACTED", ""},

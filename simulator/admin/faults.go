@@ -22,7 +22,7 @@ type Fault struct {
 	Delay string  `json:"delay,omitempty"`
 	For   string  `json:"for,omitempty"`
 
-	Connack int `json:"connack,omitempty"` // with connect and refuse: CONNACK code 1 to 5
+	Connack int `json:"connack,omitempty"` // with connect and refuse: CONNACK code 1 to 5 of MQTT 3.1.1, 128 or more of MQTT 5
 }
 
 // FaultState is a rule in force and what it has seen.

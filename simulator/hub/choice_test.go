@@ -335,11 +335,15 @@ func TestChoiceBulkErrorCode(t *testing.T) {
 
 func TestFaultConnack(t *testing.T) {
 	h := newHub(t)
-	for _, f := range []Fault{{On: "connect", Do: "refuse", Connack: 6}, {On: "connect", Do: "refuse", Connack: -1},
+	for _, f := range []Fault{{On: "connect", Do: "refuse", Connack: 6}, {On: "connect", Do: "refuse", Connack: -1}, {On: "connect", Do: "refuse", Connack: 127},
+		{On: "connect", Do: "refuse", Connack: 139}, {On: "connect", Do: "refuse", Connack: 160}, {On: "connect", Do: "refuse", Connack: 261},
 		{On: "connect", Do: "kick", Connack: 4}, {On: "publish", Do: "refuse", Connack: 4}} {
 		wantError(t, fmt.Sprintf("%+v", f), h.AddFault(f), 400004)
 	}
-	if err := h.AddFault(Fault{On: "connect", Do: "refuse", Connack: 4}); err != nil || h.Faults()[0].Connack != 4 {
-		t.Errorf("%v, %+v", err, h.Faults())
+	for _, code := range []int{1, 2, 3, 4, 5, 128, 138, 140, 144, 149, 151, 153, 157, 159} {
+		h.ClearFaults()
+		if err := h.AddFault(Fault{On: "connect", Do: "refuse", Connack: code}); err != nil || h.Faults()[0].Connack != code {
+			t.Errorf("%v, %+v", err, h.Faults())
+		}
 	}
 }

@@ -32,8 +32,9 @@ type Fault struct {
 	Delay time.Duration // with delay
 	For   time.Duration // the rule ends so long after it was added; 0 means never
 
-	// Connack, with connect and refuse, is the code of MQTT 3.1.1's CONNACK, 1 to 5; 0 means 5, with which the hub refuses
-	// everybody (azure-iot-sdk-c, doc/connection_and_messaging_reliability.md), though SDKs know the others.
+	// Connack, with connect and refuse, is the code of the CONNACK: of MQTT 3.1.1 with 1 to 5, a reason code of MQTT 5 with 128 or
+	// more. A connection by the other protocol, and every one with 0, has 5 or 135, with which the hub refuses everybody
+	// (azure-iot-sdk-c, doc/connection_and_messaging_reliability.md), though SDKs know the others.
 	Connack int
 }
 
@@ -67,8 +68,10 @@ func (h *Hub) AddFault(f Fault) error {
 		return argument("a fault rule counts from 0 up")
 	case !(f.P >= 0 && f.P <= 1):
 		return argument("a fault rule's probability is from 0 to 1")
-	case f.Connack < 0 || f.Connack > 5 || f.Connack > 0 && (f.On != "connect" || f.Do != "refuse"):
-		return argument("a fault rule's connack is a code from 1 to 5, for connect and refuse")
+	case f.Connack != 0 && (f.On != "connect" || f.Do != "refuse"):
+		return argument("a fault rule's connack is for connect and refuse")
+	case f.Connack != 0 && !isConnack(f.Connack):
+		return argument("a fault rule's connack is a code of MQTT 3.1.1, 1 to 5, or one of MQTT 5: 128 to 138, 140, 144, 149, 151, 153 to 157, 159")
 	}
 	h.mu.Lock()
 	defer h.unlock()
@@ -78,6 +81,12 @@ func (h *Hub) AddFault(f Fault) error {
 	}
 	h.addRule(r)
 	return nil
+}
+
+// isConnack tells whether a CONNACK refuses a connection with this code: MQTT 3.1.1, section 3.2.2.3; MQTT 5, section 3.2.2.2.
+func isConnack(code int) bool {
+	return code >= 1 && code <= 5 || code >= 128 && code <= 138 || code >= 153 && code <= 157 ||
+		slices.Contains([]int{140, 144, 149, 151, 159}, code)
 }
 
 func (h *Hub) addRule(r *faultRule) {

@@ -34,7 +34,7 @@ type device struct {
 	sess *session
 	will *hub.Message
 
-	connack byte // with which a fault rule refuses CONNECT; 0: see refusalCode
+	connack byte // with which a fault rule refuses CONNECT; 0: the hub's own
 }
 
 // log is made when there is something to say: most connections never have, and would keep a logger.
@@ -71,7 +71,7 @@ var throttled = map[string]hub.Operation{
 func (d *device) ask(on string) (string, error) {
 	switch f := d.srv.hub.Fault(on, d.id); f.Do {
 	case doRefuse, doThrottle, doDrop, doQuota:
-		d.connack = byte(f.Connack) // of 1 to 5: hub.AddFault
+		d.connack = byte(f.Connack) // which fits: hub.AddFault
 		return f.Do, nil
 	case "kick":
 		return "", fmt.Errorf("%w: on %s", errKicked, on)

@@ -141,6 +141,27 @@ func TestWill5(t *testing.T) {
 	}
 }
 
+func TestFaultConnack5(t *testing.T) {
+	for code, want := range map[int]byte{0: 135, 3: 135, 136: 136, 159: 159} {
+		bubble(t, func(t *testing.T, h *hubtest.Hub) {
+			c := device(t, h)
+			h.Fault(hub.Fault{On: "connect", Do: "refuse", Connack: code, Times: 1})
+			r := &raw5{dial(t, h, c)}
+			r.put(c.hello5())
+			status := ""
+			if want == 135 {
+				status = "0101"
+			}
+			if ack := get[*packets.Connack](r); ack.ReasonCode != want || users(ack.Properties)["status"] != status {
+				t.Errorf("%d: CONNACK %d %v", code, ack.ReasonCode, users(ack.Properties))
+			}
+			r.closed()
+			r, _ = connect5(t, h, c, c.hello5())
+			r.open()
+		})
+	}
+}
+
 func TestFaults5(t *testing.T) {
 	telemetry := func(code byte, status string) func(*raw5) {
 		return func(r *raw5) {

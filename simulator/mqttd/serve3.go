@@ -1,7 +1,6 @@
 package mqttd
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -101,7 +100,12 @@ func (d *device3) connect(p connect) error {
 }
 
 // refusalCode is the CONNACK code of a fault rule.
-func (d *device3) refusalCode() byte { return cmp.Or(d.connack, connackNotAuthorized) }
+func (d *device3) refusalCode() byte {
+	if d.connack == 0 || d.connack >= firstFailure5 {
+		return connackNotAuthorized
+	}
+	return d.connack
+}
 
 // authenticate checks the password, or the certificate of a client that has none. A user name with another hub's name is
 // refused like a wrong password.

@@ -68,7 +68,11 @@ func (d *device5) connect(f frame) error {
 	case err != nil:
 		return err
 	case do == doRefuse:
-		return refusal5{refused(faultError(do))}
+		o := refused(faultError(do))
+		if d.connack >= firstFailure5 {
+			o.code, o.status = d.connack, ""
+		}
+		return refusal5{o}
 	case do == doQuota:
 		return refusal5{hubStatus(faultError(do))}
 	case do == doThrottle:

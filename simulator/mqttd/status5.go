@@ -32,6 +32,8 @@ const (
 	reasonConnectionRate  = 0x9f
 	reasonSubscriptionIDs = 0xa1
 	reasonWildcard        = 0xa2
+
+	firstFailure5 = 0x80
 )
 
 // Status codes: Microsoft Learn, "IoT Hub data plane MQTT 5 API reference", Responses.

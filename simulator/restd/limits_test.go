@@ -16,6 +16,7 @@ func TestFaultRules(t *testing.T) {
 	d := newDoor(t)
 	d.want("first", d.do("POST /_sim/faults", `{"on":"rest","do":"quota","times":1,"after":1}`), 204, "")
 	d.want("named", d.do("POST /_sim/faults", `{"id":"night","on":"publish","who":"d/*","do":"drop","probability":0.5,"for":"1h"}`), 204, "")
+	d.refused("connack", d.do("POST /_sim/faults", `{"on":"connect","do":"refuse","connack":6}`), 400, "ArgumentInvalid", "connack")
 	d.refused("probability", d.do("POST /_sim/faults", `{"on":"publish","do":"drop","probability":2}`), 400, "ArgumentInvalid", "probability")
 	d.refused("for", d.do("POST /_sim/faults", `{"on":"publish","do":"drop","for":"long"}`), 400, "ArgumentInvalid", "for")
 	d.refused("unknown device", d.do("GET /devices/x", ""), 404, "DeviceNotFound", "")
