@@ -30,6 +30,7 @@ const (
 	ReplacedDesired       = "replaced-desired"
 	MethodTimeout         = "method-timeout"
 	UnnamedAggregate      = "unnamed-aggregate"
+	ModuleAggregates      = "module-aggregates"
 	BulkErrorCode         = "bulk-error-code"
 	CertificateAuthMethod = "certificate-auth-method"
 	C2DCleanSession       = "c2d-clean-session"
@@ -84,6 +85,9 @@ var choices = []Choice{
 	{UnnamedAggregate, []string{"refuse", "number"},
 		"`SELECT COUNT() FROM devices`, without `AS`, is refused, or the column is called `$1` (`$2` for a second one).",
 		`Microsoft Learn, "IoT Hub query language for device and module twins, jobs, and message routing", names each`},
+	{ModuleAggregates, []string{"accept", "refuse"},
+		"`COUNT`, `AVG`, `SUM`, `MIN` and `MAX` over `devices.modules`. `GROUP BY` is for `devices` either way.",
+		`Microsoft Learn, "Queries for IoT Hub device and module twins": module twins are asked as device twins are; "IoT Hub query language for device and module twins, jobs, and message routing": aggregates are of device twins`},
 	{BulkErrorCode, []string{"name", "number"},
 		"`errorCode` in the result of a bulk operation.",
 		"Azure/azure-iot-hub-node, src/service.json: a name; github.com/amenzhinsky/iothub can read a number only"},

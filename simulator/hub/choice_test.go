@@ -317,6 +317,22 @@ func TestChoiceUnnamedAggregate(t *testing.T) {
 	})
 }
 
+func TestChoiceModuleAggregates(t *testing.T) {
+	eachChoice(t, ModuleAggregates, func(t *testing.T, h *Hub, value string) {
+		page, err := h.Query("SELECT COUNT() AS n FROM devices.modules", 0, "")
+		wantError(t, "of modules", err, map[string]int{"refuse": 400004}[value])
+		if err == nil && string(encode(page.Items)) != `[{"n":1}]` {
+			t.Errorf("%s", encode(page.Items))
+		}
+		if _, err := h.Query("SELECT COUNT() AS n FROM devices", 0, ""); err != nil {
+			t.Errorf("of devices: %v", err)
+		}
+		if _, err := h.Query("SELECT moduleId FROM devices.modules", 0, ""); err != nil {
+			t.Errorf("without aggregates: %v", err)
+		}
+	})
+}
+
 func TestChoiceBulkErrorCode(t *testing.T) {
 	eachChoice(t, BulkErrorCode, func(t *testing.T, h *Hub, value string) {
 		result, err := h.BulkRegistry([]ExportImportDevice{{ID: "pi-01", ImportMode: "create"}})

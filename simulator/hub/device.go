@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"strings"
 	"time"
 )
@@ -26,6 +28,7 @@ type identity struct {
 	applied    []applied // configurations that hold; the slice is not changed once it is made
 	mail       mailbox[C2D]
 	uploads    map[string]fileUpload // by correlation id
+	attributes json.RawMessage       // an object of the service's; nil: none
 	session    *Session              // nil: none
 
 	link      *Link
@@ -52,7 +55,7 @@ type authentication struct {
 }
 
 // Device is a device identity as the service API shows it. Taken in, only status, statusReason, authentication,
-// capabilities and scopes count. Source: Azure/azure-iot-hub-node, src/service.json.
+// capabilities, scopes and attributes count. Source: Azure/azure-iot-hub-node, src/service.json.
 type Device struct {
 	DeviceID                   string          `json:"deviceId"`
 	GenerationID               string          `json:"generationId"`
@@ -68,9 +71,10 @@ type Device struct {
 	Capabilities               *Capabilities   `json:"capabilities"`
 	DeviceScope                string          `json:"deviceScope,omitempty"`
 	ParentScopes               []string        `json:"parentScopes,omitempty"`
+	Attributes                 json.RawMessage `json:"attributes,omitempty"` // an object of the service's: api-version 2024-03-31
 }
 
-// Module is a module identity as the service API shows it. Taken in, only managedBy and authentication count.
+// Module is a module identity as the service API shows it. Taken in, only managedBy, authentication and attributes count.
 type Module struct {
 	ModuleID                   string          `json:"moduleId"`
 	ManagedBy                  *string         `json:"managedBy"`
@@ -82,6 +86,7 @@ type Module struct {
 	LastActivityTime           string          `json:"lastActivityTime"`
 	CloudToDeviceMessageCount  int             `json:"cloudToDeviceMessageCount"`
 	Authentication             *Authentication `json:"authentication"`
+	Attributes                 json.RawMessage `json:"attributes,omitempty"` // as a device's
 }
 
 // Authentication is how an identity proves itself.
@@ -228,6 +233,7 @@ func (d *device) show() Device {
 		Capabilities:               &Capabilities{IoTEdge: d.edge},
 		DeviceScope:                d.scope,
 		ParentScopes:               d.parents,
+		Attributes:                 d.attributes,
 	}
 }
 
@@ -244,7 +250,24 @@ func (n *identity) showModule() Module {
 		LastActivityTime:           hubTime(n.activity),
 		CloudToDeviceMessageCount:  len(n.mail.all),
 		Authentication:             n.auth.show(),
+		Attributes:                 n.attributes,
 	}
+}
+
+// checkAttributes answers a copy of an identity's attributes in one line, nil for none. How much they may be is not published;
+// here it is as much as tags.
+func checkAttributes(in json.RawMessage) (json.RawMessage, *Error) {
+	var b bytes.Buffer
+	if len(in) == 0 || json.Compact(&b, in) != nil || b.String() == "null" || b.String() == "{}" {
+		return nil, nil
+	}
+	switch {
+	case b.Bytes()[0] != '{':
+		return nil, argument("attributes: want an object")
+	case b.Len() > maxTags:
+		return nil, argument("attributes are longer than %d bytes", maxTags)
+	}
+	return b.Bytes(), nil
 }
 
 func (n *identity) connectionState() string {

@@ -263,7 +263,7 @@ func TestEveryFieldOfAnIdentityIsSavedOrVolatile(t *testing.T) {
 		what                   reflect.Type
 		saved, other, volatile []string
 	}{
-		{reflect.TypeFor[identity](), []string{"generation", "etag", "auth", "managedBy", "modelID", "twin", "applied", "uploads", "linkTime", "activity"},
+		{reflect.TypeFor[identity](), []string{"generation", "etag", "auth", "managedBy", "modelID", "twin", "applied", "uploads", "linkTime", "activity", "attributes"},
 			[]string{"id", "mail", "session"}, []string{"link", "reachable"}},
 		{reflect.TypeFor[device](), []string{"identity", "place", "disabled", "statusReason", "statusTime"}, []string{"modules"}, nil},
 		{reflect.TypeFor[place](), []string{"edge", "scope", "parents"}, nil, nil},

@@ -96,6 +96,10 @@ func (h *Hub) putModule(d *device, in Module, ifMatch string) (*identity, *Error
 	if err != nil {
 		return nil, err
 	}
+	attributes, err := checkAttributes(in.Attributes)
+	if err != nil {
+		return nil, err
+	}
 	m, exists := d.modules[id.Module]
 	switch {
 	case ifMatch == "" && exists:
@@ -117,7 +121,7 @@ func (h *Hub) putModule(d *device, in Module, ifMatch string) (*identity, *Error
 		}
 	}
 	h.replace(m, auth)
-	m.managedBy = text(in.ManagedBy)
+	m.managedBy, m.attributes = text(in.ManagedBy), attributes
 	if d.isSystems(id.Module) {
 		m.managedBy = edgeManager
 	}

@@ -84,6 +84,10 @@ func (h *Hub) putDevice(in Device, ifMatch string, imported bool) (*device, *Err
 	if err != nil {
 		return nil, err
 	}
+	attributes, err := checkAttributes(in.Attributes)
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	d, exists := h.devices[id.Device]
 	var where place
@@ -112,6 +116,7 @@ func (h *Hub) putDevice(in Device, ifMatch string, imported bool) (*device, *Err
 		}
 	}
 	h.replace(&d.identity, auth)
+	d.attributes = attributes
 	h.setStatus(d, in, now)
 	h.changedIdentity(id)
 	h.emitChange(id, exists)

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -344,5 +345,48 @@ func TestListAndStatistics(t *testing.T) {
 	s, connected := h.Statistics()
 	if want := (Statistics{1005, 804, 201}); s != want || connected != 0 {
 		t.Errorf("%+v, %d connected; want %+v, 0", s, connected, want)
+	}
+}
+
+// TestAttributes: what a service puts there is there until it is replaced, also when the hub is started again.
+func TestAttributes(t *testing.T) {
+	h, j := taped(t)
+	for _, c := range []struct {
+		given, shown string
+		code         int
+	}{
+		{`{"a": "x", "b": {"c": 1}}`, `{"a":"x","b":{"c":1}}`, 0},
+		{``, ``, 0},
+		{`null`, ``, 0},
+		{` { } `, ``, 0},
+		{`[1]`, ``, 400004},
+		{`{"a":"` + strings.Repeat("x", 8<<10) + `"}`, ``, 400004},
+	} {
+		d, err := h.PutDevice(Device{DeviceID: "d", Attributes: json.RawMessage(c.given)}, "")
+		wantError(t, "device "+c.given, err, c.code)
+		if err != nil {
+			continue
+		}
+		m, err := h.PutModule(Module{DeviceID: "d", ModuleID: "m", Attributes: json.RawMessage(c.given)}, "")
+		must(t)(m, err)
+		again, err := Open(Options{}, &tape{}, j.records())
+		must(t)(again, err)
+		for _, from := range []*Hub{h, again} {
+			kept, err := from.Device("d")
+			must(t)(kept, err)
+			keptModule, err := from.Module(ID{"d", "m"})
+			must(t)(keptModule, err)
+			for _, got := range []json.RawMessage{d.Attributes, m.Attributes, kept.Attributes, keptModule.Attributes} {
+				if string(got) != c.shown {
+					t.Errorf("%s: %s, want %s", c.given, got, c.shown)
+				}
+			}
+		}
+		if again, err := h.PutDevice(Device{DeviceID: "d"}, "*"); err != nil || again.Attributes != nil {
+			t.Errorf("replaced: %s, %v", again.Attributes, err)
+		}
+		if err := h.DeleteDevice("d", "*"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -93,6 +93,8 @@ type savedIdentity struct {
 	ModelID    string    `json:"modelId,omitempty"`
 	Twin       savedTwin `json:"twin"`
 
+	Attributes json.RawMessage `json:"attributes,omitempty"`
+
 	Configurations []savedApplied         `json:"configurations,omitempty"`
 	Uploads        map[string]savedUpload `json:"uploads,omitempty"` // by correlation id
 
@@ -229,6 +231,7 @@ func (n *identity) save() savedIdentity {
 		Auth:       savedAuth{n.auth.kind, n.auth.primary, n.auth.secondary, n.auth.thumbprint1, n.auth.thumbprint2},
 		ManagedBy:  n.managedBy,
 		ModelID:    n.modelID,
+		Attributes: n.attributes,
 
 		Configurations: saveApplied(n.applied),
 		Uploads:        saveUploads(n.uploads),
@@ -268,6 +271,7 @@ func (s *savedIdentity) load(id ID) (identity, error) {
 		applied:    loadApplied(s.Configurations),
 		uploads:    loadUploads(s.Uploads),
 		modelID:    s.ModelID,
+		attributes: s.Attributes,
 		linkTime:   loadedTime(s.LinkTime),
 		activity:   loadedTime(s.Activity),
 		twin:       twin{writes: s.Twin.Writes, tags: s.Twin.Tags, desired: desired, reported: reported},

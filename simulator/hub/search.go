@@ -66,7 +66,7 @@ func (h *Hub) Query(text string, size int, continuation string) (Page, error) {
 
 // queries is the query language as this hub speaks it.
 func (h *Hub) queries() query.Language {
-	return query.Language{NumberAggregates: h.Chose(UnnamedAggregate, "number")}
+	return query.Language{NumberAggregates: h.Chose(UnnamedAggregate, "number"), DeviceAggregates: h.Chose(ModuleAggregates, "refuse")}
 }
 
 // badQuery says where a query goes wrong, behind the one word that a hub says.

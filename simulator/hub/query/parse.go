@@ -211,6 +211,9 @@ func (p *parser) column() (column, error) {
 		if !slices.Contains(aggregates, c.aggregate) {
 			return c, fail(at, "unknown aggregate %s: there are COUNT, AVG, SUM, MIN and MAX", at.text)
 		}
+		if p.language.DeviceAggregates && p.source != Devices {
+			return c, fail(at, "%s is for device twins only", c.aggregate)
+		}
 		p.next()
 		p.next()
 	}

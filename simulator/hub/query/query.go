@@ -74,12 +74,13 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("at character %d: %s", e.At, e.Text) }
 
-// Language is what of the language is open to choice. The zero value is the strictest.
+// Language is what of the language is open to choice.
 type Language struct {
+	DeviceAggregates bool // aggregates are of device twins alone
 	NumberAggregates bool // an aggregate without an alias is called $1, the next one in the query $2, rather than refused
 }
 
-// Parse reads a whole query in the strictest language. The error is an *Error.
+// Parse reads a whole query in the language that the zero Language is. The error is an *Error.
 func Parse(text string) (*Query, error) { return Language{}.Parse(text) }
 
 // Parse reads a whole query. The error is an *Error.
