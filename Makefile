@@ -64,9 +64,9 @@ conformance: build $(NODE)/node_modules/.package-lock.json ## the unmodified off
 	  sh -c 'NODE_EXTRA_CA_CERTS=$$CA_FILE exec node --require ./$(NODE)/redirect.cjs $(NODE)/run.js "$(ONLY)"'
 
 .PHONY: bench
-bench: build ## figures: start to first telemetry, memory, sizes, method round trip, and the Go benchmarks
-	$(GO) run ./cmd/smoke -bin bin -bench
-	$(GO) test -run '^$$' -bench . -benchtime 0.3s ./...
+bench: build ## the figures of docs/figures.md, each beside its target, and the Go benchmarks; ONLY=idle picks parts and no benchmarks
+	$(GO) run ./cmd/smoke -bin bin -bench -only "$(ONLY)"
+	@test -n "$(ONLY)" || $(GO) test -run '^$$' -bench . -benchtime 0.3s ./...
 
 .PHONY: cross
 cross: ## build all programs for every supported board, without cgo, and print their sizes

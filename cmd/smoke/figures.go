@@ -20,15 +20,35 @@ const (
 	warmUp = 50
 )
 
-// measure prints the figures of the README: each is of this machine and this run.
-func (m *machine) measure(ctx context.Context) error {
-	if err := m.measureAgent(ctx); err != nil {
-		return err
+// part is some of the figures, from processes of its own.
+type part struct {
+	name    string
+	measure func(*machine, context.Context) error
+}
+
+var parts = []part{
+	{"sizes", (*machine).sizes},
+	{"agent", (*machine).measureAgent},
+	{"start", (*machine).startTime},
+	{"load", (*machine).loads},
+	{"idle", (*machine).idles},
+	{"registry", (*machine).registry},
+}
+
+// measure prints the figures of docs/figures.md whose part's name has only in it: each is of this machine and this run.
+func measure(only string) func(*machine, context.Context) error {
+	return func(m *machine, ctx context.Context) error {
+		for _, p := range parts {
+			if !strings.Contains(p.name, only) {
+				continue
+			}
+			if err := p.measure(m, ctx); err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			m.down()
+		}
+		return nil
 	}
-	m.agent.kill()
-	m.stopEvents()
-	m.sim.kill()
-	return m.measureHub(ctx)
 }
 
 func (m *machine) measureAgent(ctx context.Context) error {

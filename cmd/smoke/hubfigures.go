@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,25 +22,26 @@ const (
 	fleetModules = 3 // of each
 )
 
+func ms(d time.Duration) float64 { return float64(d) / 1e6 }
+
 func fleetDevice(i int) string { return fmt.Sprintf("d%05d", i) }
 
-// measureHub prints the figures of the simulated hub, as a real process without anything to watch it.
-func (m *machine) measureHub(ctx context.Context) error {
-	if err := m.sizes(); err != nil {
-		return err
+func (m *machine) loads(ctx context.Context) error {
+	for _, n := range []int{100, 16} {
+		if err := m.sideBySide(ctx, n); err != nil {
+			return err
+		}
 	}
-	if err := m.startTime(ctx); err != nil {
-		return err
-	}
-	if err := m.sideBySide(ctx); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (m *machine) idles(ctx context.Context) error {
 	for _, n := range []int{1_000, 10_000} {
 		if err := m.idle(ctx, n); err != nil {
 			return err
 		}
 	}
-	return m.registry(ctx)
+	return nil
 }
 
 // startBare starts a hub of its own for one figure, which it fills with devices.
@@ -85,13 +87,13 @@ func hubTLS(env simulator.Env) (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool, ServerName: env["HUB_HOST"]}, nil
 }
 
-func (m *machine) sizes() error {
+func (m *machine) sizes(context.Context) error {
 	for _, name := range []string{"twinbay", "twinbay-modules", "twinbay-sim"} {
 		f, err := os.Stat(m.program(name))
 		if err != nil {
 			return err
 		}
-		fmt.Printf("size of %-15s %6d KiB\n", name, f.Size()>>10)
+		figure{what: "size of " + name, value: float64(f.Size()) / (1 << 20), unit: "MiB"}.print()
 	}
 	return nil
 }
@@ -116,13 +118,14 @@ func (m *machine) startTime(ctx context.Context) error {
 			return err
 		}
 		if i == 0 {
-			fmt.Printf("twinbay-sim, exec to first TLS handshake, new folder    %6.0f ms\n", float64(d)/1e6)
+			figure{what: "twinbay-sim, exec to first TLS handshake, new folder", value: ms(d), unit: "ms"}.print()
 			continue
 		}
 		took = append(took, d)
 	}
 	slices.Sort(took)
-	fmt.Printf("twinbay-sim, exec to first TLS handshake, median of %d  %6.0f ms\n", starts, float64(took[starts/2])/1e6)
+	figure{what: "twinbay-sim, exec to first TLS handshake", value: ms(took[starts/2]), unit: "ms", most: 100,
+		note: fmt.Sprintf("median of %d", starts)}.print()
 	return nil
 }
 
@@ -140,8 +143,8 @@ func handshake(ctx context.Context, env simulator.Env) error {
 }
 
 // sideBySide gives the hub and a broker the same load, turn about, so that both meet the same neighbours on this machine.
-func (m *machine) sideBySide(ctx context.Context) error {
-	hub, err := m.startBare(ctx, loadConnections)
+func (m *machine) sideBySide(ctx context.Context, connections int) error {
+	hub, err := m.startBare(ctx, connections)
 	if err != nil {
 		return err
 	}
@@ -160,7 +163,7 @@ func (m *machine) sideBySide(ctx context.Context) error {
 	results := make([]throughput, len(targets))
 	for round := range 4 {
 		for i, t := range targets {
-			conns, err := t.connectAll(ctx, fleetDevice, loadConnections)
+			conns, err := t.connectAll(ctx, fleetDevice, connections)
 			if err != nil {
 				return err
 			}
@@ -175,29 +178,51 @@ func (m *machine) sideBySide(ctx context.Context) error {
 		}
 	}
 	for i, t := range targets {
-		fmt.Printf("telemetry, %d TLS connections, QoS 1, %d B, %-16s %6.0f messages/s, %5.1f µs CPU of the server each\n",
-			loadConnections, loadBody, t.name, results[i].perSecond(), results[i].cpuPerMessage())
+		f := figure{
+			what:  fmt.Sprintf("telemetry, %d TLS connections, QoS 1, %d B, %s", connections, loadBody, t.name),
+			value: results[i].perSecond(), unit: "messages/s",
+			note: fmt.Sprintf("%.1f µs CPU of the server each", results[i].cpuPerMessage()),
+		}
+		if i == 0 && len(results) > 1 {
+			f.least = results[1].perSecond()
+		}
+		f.print()
 	}
 	return nil
 }
 
-// idle measures what the server's process grows by for each connection that does nothing.
+// idle measures what the server's process grows by for each connection that has subscribed and does nothing.
 func (m *machine) idle(ctx context.Context, n int) error {
+	what := fmt.Sprintf("memory (PSS) per idle TLS connection at %d", n)
+	if err := raiseOpenFiles(uint64(n) + 200); err != nil {
+		fmt.Printf("%s: not measured: %v\n", what, err)
+		return nil
+	}
 	hub, err := m.startBare(ctx, n+1)
 	if err != nil {
 		return err
 	}
 	defer m.sim.kill()
-	warm, err := hub.dial(ctx, fleetDevice(n))
+	connect := func(first, n int) ([]net.Conn, error) {
+		conns, err := hub.connectAll(ctx, func(i int) string { return fleetDevice(first + i) }, n)
+		for i, nc := range conns {
+			if err := behave(nc, fleetDevice(first+i)); err != nil {
+				closeAll(conns)
+				return nil, err
+			}
+		}
+		return conns, err
+	}
+	warm, err := connect(n, 1)
 	if err != nil {
 		return err
 	}
-	defer warm.Close()
+	defer closeAll(warm)
 	before, err := settledPSS(ctx, hub.pid)
 	if err != nil {
 		return err
 	}
-	conns, err := hub.connectAll(ctx, fleetDevice, n)
+	conns, err := connect(0, n)
 	if err != nil {
 		return err
 	}
@@ -206,7 +231,7 @@ func (m *machine) idle(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("memory (PSS) per idle TLS connection at %6d           %6.1f KiB\n", n, float64(after-before)/float64(n))
+	figure{what: what, value: float64(after-before) / float64(n), unit: "KiB", most: 20, note: "each has subscribed, got its twin and sent a message"}.print()
 	return nil
 }
 

@@ -66,6 +66,35 @@ func (t *target) greet(nc net.Conn, device string) error {
 	return nil
 }
 
+// behave does what a device does before it falls silent: it subscribes, gets its twin and sends a message.
+func behave(nc net.Conn, device string) error {
+	filters := []string{"$iothub/methods/POST/#", "$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#"}
+	subscribe := []byte{0, 1} // packet id
+	for _, f := range filters {
+		subscribe = append(append(subscribe, mqttText(f)...), 0)
+	}
+	telemetry := slices.Concat(mqttText("devices/"+device+"/messages/events/"), []byte{0, 2}, []byte(`{"temperature_c":6.5}`))
+	for _, step := range []struct {
+		what   string
+		packet []byte
+		answer byte // the first of its bytes
+	}{
+		{"SUBSCRIBE", mqttPacket(0x82, subscribe), 0x90},
+		{"GET of the twin", mqttPacket(0x30, mqttText("$iothub/twin/GET/?$rid=1")), 0x30},
+		{"telemetry", mqttPacket(0x32, telemetry), 0x40},
+	} {
+		if _, err := nc.Write(step.packet); err != nil {
+			return err
+		}
+		var answer [1024]byte // of less than 128 bytes, in one TLS record
+		n, err := nc.Read(answer[:])
+		if err != nil || n < 2 || answer[0] != step.answer {
+			return fmt.Errorf("%s of %s is answered by % x, %w", step.what, device, answer[:n], err)
+		}
+	}
+	return nil
+}
+
 // mqttText and mqttPacket are of MQTT 3.1.1, sections 1.5.3 and 2.2.
 func mqttText(s string) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, uint16(len(s))), s...)
@@ -121,9 +150,8 @@ func closeAll(conns []net.Conn) {
 }
 
 const (
-	loadConnections = 100
-	loadWindow      = 4   // messages in flight on each connection
-	loadBody        = 256 // bytes
+	loadWindow = 4   // messages in flight on each connection
+	loadBody   = 256 // bytes
 )
 
 // throughput is what a server has done with a load.

@@ -172,6 +172,7 @@ func (m *machine) down() {
 			p.kill()
 		}
 	}
+	m.agent, m.sim, m.stopEvents = nil, nil, nil
 }
 
 // journal keeps the hub's events in their order.

@@ -137,8 +137,8 @@ func (m *machine) registry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("registry, HTTPS, %d clients, %d identities    %6.0f creates/s, %3.0f µs CPU of the server each\n",
-		restClients, all, all/took.Seconds(), float64((after-before).Microseconds())/all)
+	figure{what: fmt.Sprintf("registry, HTTPS, %d clients, %d identities", restClients, all), value: all / took.Seconds(),
+		unit: "creates/s", least: 3000, note: fmt.Sprintf("%.0f µs CPU of the server each", float64((after-before).Microseconds())/all)}.print()
 	_, err = each(ctx, fleetDevices*fleetModules, func(ctx context.Context, i int) error {
 		path := "/twins/" + fleetDevice(i/fleetModules) + "/modules/" + modules[i%fleetModules]
 		_, err := c.call(ctx, "PATCH", path, fmt.Sprintf(`{"properties":{"desired":{"interval_ms":%d}}}`, i%1000))
@@ -155,9 +155,10 @@ func (c *restClient) queries(ctx context.Context) error {
 	for _, q := range []struct {
 		what, text string
 		rows       int
+		most       float64 // ms
 	}{
-		{"30 of them", "SELECT * FROM devices.modules WHERE properties.desired.interval_ms = 42", fleetDevices * fleetModules / 1000},
-		{"all, by the page", "SELECT * FROM devices.modules", fleetDevices * fleetModules},
+		{"30 of them", "SELECT * FROM devices.modules WHERE properties.desired.interval_ms = 42", fleetDevices * fleetModules / 1000, 150},
+		{"all, by the page", "SELECT * FROM devices.modules", fleetDevices * fleetModules, 0},
 	} {
 		const times = 5
 		var took []time.Duration
@@ -173,7 +174,8 @@ func (c *restClient) queries(ctx context.Context) error {
 			}
 		}
 		slices.Sort(took)
-		fmt.Printf("query of %d modules, %-20s       %6.0f ms, median of %d\n", fleetDevices*fleetModules, q.what, float64(took[times/2])/1e6, times)
+		figure{what: fmt.Sprintf("query of %d modules, %s", fleetDevices*fleetModules, q.what), value: ms(took[times/2]), unit: "ms", most: q.most,
+			note: fmt.Sprintf("median of %d", times)}.print()
 	}
 	return nil
 }

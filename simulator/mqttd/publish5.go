@@ -40,9 +40,9 @@ func (d *device5) publish(p *packets.Publish) error {
 	}
 	switch topic {
 	case topic5TwinGet:
-		return d.twinGet(p)
+		return deep(func() error { return d.twinGet(p) })
 	case topic5Reported:
-		return d.report(p)
+		return deep(func() error { return d.report(p) })
 	}
 	return d.response(p)
 }

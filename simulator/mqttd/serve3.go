@@ -193,9 +193,9 @@ func (d *device3) publish(f frame) error {
 	case verbTelemetry:
 		ack, err = d.telemetry(r, p)
 	case verbTwinGet:
-		err = d.twinGet(r)
+		err = deep(func() error { return d.twinGet(r) })
 	case verbReport:
-		err = d.report(r, p.payload)
+		err = deep(func() error { return d.report(r, p.payload) })
 	case verbMethodResult:
 		d.link.MethodResult(r.rid, r.status, p.payload)
 	default:
