@@ -44,41 +44,30 @@ type Import struct {
 	Configurations bool // configurations.txt, too
 }
 
+// jobBody is what the service API takes of either.
+type jobBody struct {
+	Type           string `json:"type"`
+	Input          string `json:"inputBlobContainerUri,omitempty"`
+	InputBlob      string `json:"inputBlobName,omitempty"`
+	Output         string `json:"outputBlobContainerUri"`
+	OutputBlob     string `json:"outputBlobName,omitempty"`
+	ExcludeKeys    bool   `json:"excludeKeysInExport,omitempty"`
+	Configurations bool   `json:"includeConfigurations,omitempty"`
+	Authentication string `json:"storageAuthenticationType"`
+}
+
 // Export begins an export of all identities and twins.
 func (c *Client) Export(ctx context.Context, e Export) (Job, error) {
-	body := map[string]any{
-		"type":                      "export",
-		"outputBlobContainerUri":    e.Container,
-		"excludeKeysInExport":       e.ExcludeKeys,
-		"storageAuthenticationType": "keyBased",
-	}
-	if e.Configurations {
-		body["includeConfigurations"] = true
-	}
-	if e.Blob != "" {
-		body["outputBlobName"] = e.Blob
-	}
-	return c.createJob(ctx, body)
+	return c.createJob(ctx, jobBody{Type: "export", Output: e.Container, OutputBlob: e.Blob, ExcludeKeys: e.ExcludeKeys, Configurations: e.Configurations})
 }
 
 // Import begins an import of identities and twins.
 func (c *Client) Import(ctx context.Context, i Import) (Job, error) {
-	body := map[string]any{
-		"type":                      "import",
-		"inputBlobContainerUri":     i.Container,
-		"outputBlobContainerUri":    i.Output,
-		"storageAuthenticationType": "keyBased",
-	}
-	if i.Configurations {
-		body["includeConfigurations"] = true
-	}
-	if i.Blob != "" {
-		body["inputBlobName"] = i.Blob
-	}
-	return c.createJob(ctx, body)
+	return c.createJob(ctx, jobBody{Type: "import", Input: i.Container, InputBlob: i.Blob, Output: i.Output, Configurations: i.Configurations})
 }
 
-func (c *Client) createJob(ctx context.Context, body map[string]any) (Job, error) {
+func (c *Client) createJob(ctx context.Context, body jobBody) (Job, error) {
+	body.Authentication = "keyBased"
 	return readJob(c.call(ctx, request{method: http.MethodPost, path: "/jobs/create", body: body}))
 }
 

@@ -39,10 +39,10 @@ func TestAJobIsWaitedFor(t *testing.T) {
 		t.Error(err)
 	}
 	want := []string{
-		`POST /jobs/create {"inputBlobContainerUri":"in","inputBlobName":"b","outputBlobContainerUri":"out","storageAuthenticationType":"keyBased","type":"import"}`,
+		`POST /jobs/create {"type":"import","inputBlobContainerUri":"in","inputBlobName":"b","outputBlobContainerUri":"out","storageAuthenticationType":"keyBased"}`,
 		"GET /jobs/j/1 ",
 		"GET /jobs/j/1 ",
-		`POST /jobs/create {"excludeKeysInExport":true,"outputBlobContainerUri":"out","storageAuthenticationType":"keyBased","type":"export"}`,
+		`POST /jobs/create {"type":"export","outputBlobContainerUri":"out","excludeKeysInExport":true,"storageAuthenticationType":"keyBased"}`,
 	}
 	for i := range max(len(want), len(asked)) {
 		if i >= len(want) || i >= len(asked) || asked[i] != want[i] {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -76,11 +77,13 @@ func jobPath(id string) string { return "/jobs/v2/" + url.PathEscape(id) }
 
 // ScheduleJob makes a scheduled job of body, which is as the documentation of the service API has it.
 func (c *Client) ScheduleJob(ctx context.Context, id string, body map[string]any) (json.RawMessage, error) {
-	doc := map[string]any{"jobId": id}
-	for k, v := range body {
-		doc[k] = v
-	}
-	return c.call(ctx, request{method: http.MethodPut, path: jobPath(id), body: doc})
+	return c.create(ctx, jobPath(id), map[string]any{"jobId": id}, body)
+}
+
+// create makes something of its ids, and what else body says of it.
+func (c *Client) create(ctx context.Context, path string, ids, body map[string]any) (json.RawMessage, error) {
+	maps.Copy(ids, body)
+	return c.call(ctx, request{method: http.MethodPut, path: path, body: ids})
 }
 
 // ScheduledJob answers a scheduled job.
@@ -135,11 +138,7 @@ func configurationPath(id string) string { return "/configurations/" + url.PathE
 
 // CreateConfiguration makes a configuration of body, which is as the documentation of the service API has it.
 func (c *Client) CreateConfiguration(ctx context.Context, id string, body map[string]any) (json.RawMessage, error) {
-	doc := map[string]any{"id": id}
-	for k, v := range body {
-		doc[k] = v
-	}
-	return c.call(ctx, request{method: http.MethodPut, path: configurationPath(id), body: doc})
+	return c.create(ctx, configurationPath(id), map[string]any{"id": id}, body)
 }
 
 // Configuration answers a configuration.

@@ -42,43 +42,43 @@ type rate struct {
 type tier struct {
 	name           string
 	maxUnits       int
-	rates          map[Operation]rate
+	column         int   // of rates
 	messages       int64 // per day and unit
 	meter          int64 // bytes of a message
 	jobs           int   // scheduled jobs at a time
 	configurations int
 }
 
-// Columns of the documentation's table: F1, B1 and S1; B2 and S2; B3 and S3.
-var (
-	rates1 = map[Operation]rate{
-		OpRegistry: {100, 0, time.Minute}, OpConnect: {12, 100, time.Second}, OpSend: {12, 100, time.Second},
-		OpUpload: {100, 0, time.Minute}, OpTwinRead: {0, 100, time.Second}, OpTwinUpdate: {0, 50, time.Second},
-		OpC2DSend: {100, 0, time.Minute}, OpC2DReceive: {1000, 0, time.Minute}, OpMethod: {160 << 10, 0, time.Second},
-		OpQuery: {20, 0, time.Minute}, OpConfiguration: {20, 0, time.Minute}, OpJob: {100, 0, time.Minute},
-		OpJobDevice: {0, 10, time.Second},
-	}
-	rates2 = map[Operation]rate{
-		OpRegistry: {100, 0, time.Minute}, OpConnect: {120, 0, time.Second}, OpSend: {120, 0, time.Second},
-		OpUpload: {100, 0, time.Minute}, OpTwinRead: {10, 100, time.Second}, OpTwinUpdate: {5, 50, time.Second},
-		OpC2DSend: {100, 0, time.Minute}, OpC2DReceive: {1000, 0, time.Minute}, OpMethod: {480 << 10, 0, time.Second},
-		OpQuery: {20, 0, time.Minute}, OpConfiguration: {20, 0, time.Minute}, OpJob: {100, 0, time.Minute},
-		OpJobDevice: {1, 10, time.Second},
-	}
-	rates3 = map[Operation]rate{
-		OpRegistry: {5000, 0, time.Minute}, OpConnect: {6000, 0, time.Second}, OpSend: {6000, 0, time.Second},
-		OpUpload: {5000, 0, time.Minute}, OpTwinRead: {500, 0, time.Second}, OpTwinUpdate: {250, 0, time.Second},
-		OpC2DSend: {5000, 0, time.Minute}, OpC2DReceive: {50_000, 0, time.Minute}, OpMethod: {24 << 20, 0, time.Second},
-		OpQuery: {1000, 0, time.Minute}, OpConfiguration: {20, 0, time.Minute}, OpJob: {5000, 0, time.Minute},
-		OpJobDevice: {50, 0, time.Second},
-	}
-	tiers = []tier{
-		{"F1", 1, rates1, 8000, 512, 1, 10},
-		{"S1", 200, rates1, 400_000, 4 << 10, 1, 100},
-		{"S2", 200, rates2, 6_000_000, 4 << 10, 5, 100},
-		{"S3", 10, rates3, 300_000_000, 4 << 10, 10, 100},
-	}
+// rates is the documentation's table, with its columns.
+var rates = map[Operation][columns]rate{
+	OpRegistry:      {{100, 0, time.Minute}, {100, 0, time.Minute}, {5000, 0, time.Minute}},
+	OpConnect:       {{12, 100, time.Second}, {120, 0, time.Second}, {6000, 0, time.Second}},
+	OpSend:          {{12, 100, time.Second}, {120, 0, time.Second}, {6000, 0, time.Second}},
+	OpUpload:        {{100, 0, time.Minute}, {100, 0, time.Minute}, {5000, 0, time.Minute}},
+	OpTwinRead:      {{0, 100, time.Second}, {10, 100, time.Second}, {500, 0, time.Second}},
+	OpTwinUpdate:    {{0, 50, time.Second}, {5, 50, time.Second}, {250, 0, time.Second}},
+	OpC2DSend:       {{100, 0, time.Minute}, {100, 0, time.Minute}, {5000, 0, time.Minute}},
+	OpC2DReceive:    {{1000, 0, time.Minute}, {1000, 0, time.Minute}, {50_000, 0, time.Minute}},
+	OpMethod:        {{160 << 10, 0, time.Second}, {480 << 10, 0, time.Second}, {24 << 20, 0, time.Second}},
+	OpQuery:         {{20, 0, time.Minute}, {20, 0, time.Minute}, {1000, 0, time.Minute}},
+	OpConfiguration: {{20, 0, time.Minute}, {20, 0, time.Minute}, {20, 0, time.Minute}},
+	OpJob:           {{100, 0, time.Minute}, {100, 0, time.Minute}, {5000, 0, time.Minute}},
+	OpJobDevice:     {{0, 10, time.Second}, {1, 10, time.Second}, {50, 0, time.Second}},
+}
+
+const (
+	column1 = iota // F1, B1 and S1
+	column2        // B2 and S2
+	column3        // B3 and S3
+	columns
 )
+
+var tiers = []tier{
+	{"F1", 1, column1, 8000, 512, 1, 10},
+	{"S1", 200, column1, 400_000, 4 << 10, 1, 100},
+	{"S2", 200, column2, 6_000_000, 4 << 10, 5, 100},
+	{"S3", 10, column3, 300_000_000, 4 << 10, 10, 100},
+}
 
 // Limits are a tier's and its units': what the hub throttles and counts.
 type Limits struct {
@@ -123,7 +123,8 @@ func newThrottles(name string, units int) (*throttles, error) {
 		return nil, fmt.Errorf("hub: %d units: tier %s has at most %d", units, tiers[i].name, tiers[i].maxUnits)
 	}
 	t := &throttles{tier: tiers[i], units: units, buckets: map[Operation]*bucket{}}
-	for op, r := range t.tier.rates {
+	for op, row := range rates {
+		r := row[t.tier.column]
 		n := max(r.perUnit*float64(units), r.least)
 		t.buckets[op] = &bucket{rate: n / r.per.Seconds(), size: n, level: n}
 	}
