@@ -24,6 +24,7 @@ const (
 	C2DLockTimeout        = "c2d-lock-timeout"
 	DeviceKeyForModules   = "device-key-for-modules"
 	DisabledDevice        = "disabled-device"
+	TokenEnd              = "token-end"
 	OwnModules            = "own-modules"
 	TwinArrays            = "twin-arrays"
 	TwinReplace           = "twin-replace"
@@ -67,6 +68,9 @@ var choices = []Choice{
 	{DisabledDevice, []string{"cut-modules", "keep-modules"},
 		"A device is disabled: the connections that its modules have are ended, or go on. New ones are refused either way.",
 		`Microsoft Learn, "Understand the identity registry in your IoT hub", does not say`},
+	{TokenEnd, []string{"expiry", "10m"},
+		"A connection whose token has run out is ended then, or ten minutes later.",
+		`Microsoft Learn, "Troubleshoot Azure IoT Hub error codes": ended; "Control access to IoT Hub by using shared access signatures": with a grace of up to ten minutes, which azure-iot-sdk-csharp, issue 564, has seen`},
 	{OwnModules, []string{"any", "edge"},
 		"Which devices may manage their own modules with their own credential: any, or IoT Edge devices alone.",
 		"Azure/iot-identity-service takes it for granted on any; no page says so"},

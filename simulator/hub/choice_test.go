@@ -184,6 +184,23 @@ func TestChoiceDisabledDevice(t *testing.T) {
 	})
 }
 
+func TestChoiceTokenEnd(t *testing.T) {
+	eachChoice(t, TokenEnd, func(t *testing.T, h *Hub, value string) {
+		_, p := attach(t, h, ID{"pi-01", "a"}, time.Hour)
+		last := time.Hour + map[string]time.Duration{"10m": 10 * time.Minute}[value]
+		time.Sleep(last - time.Second)
+		synctest.Wait()
+		if code := p.endedBy(t); code != 0 {
+			t.Errorf("cut by %d before %s", code, last)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if code := p.endedBy(t); code != 401003 {
+			t.Errorf("cut by %d after %s, want 401003", code, last)
+		}
+	})
+}
+
 func TestChoiceOwnModules(t *testing.T) {
 	eachChoice(t, OwnModules, func(t *testing.T, h *Hub, value string) {
 		must(t)(h.PutDevice(Device{DeviceID: "edge-01", Capabilities: &Capabilities{IoTEdge: true}}, ""))

@@ -80,8 +80,12 @@ func (l *Link) renew(g Grant) {
 	if g.Expires.IsZero() {
 		return
 	}
+	left := g.Expires.Sub(l.hub.Now())
+	if l.hub.Chose(TokenEnd, "10m") {
+		left += 10 * time.Minute
+	}
 	var timer *time.Timer
-	timer = time.AfterFunc(g.Expires.Sub(l.hub.Now()), func() {
+	timer = time.AfterFunc(left, func() {
 		l.hub.mu.Lock()
 		defer l.hub.unlock()
 		if l.expiry == timer { // else it was renewed while this waited for the lock
