@@ -1,9 +1,11 @@
 package simulator
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -15,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -91,12 +94,38 @@ func makeAuthority(dir string) (*authority, error) {
 	return readAuthority(dir)
 }
 
-// server issues the certificate the doors show, good for all names a client may use.
-func (a *authority) server(names []string) (tls.Certificate, error) {
+// server makes the choice of the certificate that the doors show, good for all names a client may use: one with an ECDSA key,
+// which costs the least, and for clients that take none of those one with an RSA key, which hubs in the cloud have
+// (Microsoft Learn, "TLS support in IoT Hub": the cipher suites are ECDHE_RSA). That one takes longer to make than all else at the
+// start, and is made when the first such client comes.
+func (a *authority) server(names []string) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return tls.Certificate{}, err
+		return nil, err
 	}
+	fast, err := a.issue(key, names)
+	if err != nil {
+		return nil, err
+	}
+	usual := sync.OnceValues(func() (*tls.Certificate, error) {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return nil, err
+		}
+		return a.issue(key, names)
+	})
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		kind := *hello
+		kind.ServerName = "" // a client that knows the hub by another name is to see that it is another one
+		if kind.SupportsCertificate(fast) == nil {
+			return fast, nil
+		}
+		return usual()
+	}, nil
+}
+
+// issue makes a server's certificate.
+func (a *authority) issue(key crypto.Signer, names []string) (*tls.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: names[0]},
@@ -114,9 +143,9 @@ func (a *authority) server(names []string) (tls.Certificate, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("simulator: issue the server certificate for %q: %w", names, err)
+		return nil, fmt.Errorf("simulator: issue the server certificate for %q: %w", names, err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}, nil
+	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}, nil
 }
 
 // readAuthorities reads the certificates that devices' own may be of. No file, no authorities.

@@ -1,7 +1,10 @@
 package simulator
 
 import (
+	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,7 +30,11 @@ func TestAuthorityStaysAcrossRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := second.server([]string{"hub.example", "127.0.0.1"})
+	choose, err := second.server([]string{"hub.example", "127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := choose(&tls.ClientHelloInfo{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,6 +49,55 @@ func TestAuthorityStaysAcrossRestarts(t *testing.T) {
 	}
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: "other.example"}); err == nil {
 		t.Error("the certificate is good for a name it was not asked for")
+	}
+}
+
+// TestServersKey: who takes ECDSA gets it, and who does not is served as by a hub in the cloud, whose certificates have RSA keys.
+func TestServersKey(t *testing.T) {
+	ca, err := makeAuthority(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	choose, err := ca.server([]string{"hub.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	for _, c := range []struct {
+		name   string
+		client *tls.Config
+		key    x509.PublicKeyAlgorithm
+	}{
+		{"TLS 1.3", &tls.Config{MinVersion: tls.VersionTLS13}, x509.ECDSA},
+		{"TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, x509.ECDSA},
+		{"an embedded device", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}, x509.RSA},
+		{"another", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384}}, x509.RSA},
+	} {
+		for _, name := range []string{"hub.example", "other.example"} {
+			near, far := net.Pipe()
+			server := tls.Server(far, &tls.Config{GetCertificate: choose, MinVersion: tls.VersionTLS12})
+			go func() {
+				_ = server.HandshakeContext(t.Context()) // the client has the same error
+				_ = far.Close()
+			}()
+			conf := c.client.Clone()
+			conf.RootCAs, conf.ServerName = roots, name
+			client := tls.Client(near, conf)
+			err := client.HandshakeContext(t.Context())
+			_ = near.Close()
+			if name != "hub.example" {
+				if wrong, ok := errors.AsType[x509.HostnameError](err); !ok || wrong.Certificate.PublicKeyAlgorithm != c.key {
+					t.Errorf("%s, as %s: %v, want a certificate with %s of another name", c.name, name, err, c.key)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			} else if got := client.ConnectionState().PeerCertificates[0].PublicKeyAlgorithm; got != c.key {
+				t.Errorf("%s: a key of %s, want %s", c.name, got, c.key)
+			}
+		}
 	}
 }
 

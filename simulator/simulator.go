@@ -119,7 +119,7 @@ func (s *Simulator) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cert, err := ca.server([]string{s.conf.HostName, "localhost", "127.0.0.1", "::1", s.conf.Listen})
+	certificate, err := ca.server([]string{s.conf.HostName, "localhost", "127.0.0.1", "::1", s.conf.Listen})
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (s *Simulator) open(ctx context.Context) error {
 	}
 	// TLS 1.2 stays: the official Python SDK speaks nothing newer.
 	// A client certificate is asked for and judged by the door, as an identity's credential.
-	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert}
+	conf := &tls.Config{GetCertificate: certificate, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert}
 	if s.mqtt, err = s.listen(ctx, "MQTT", s.conf.MQTTPort, "--mqtt-port", conf); err != nil {
 		return err
 	}

@@ -194,11 +194,18 @@ func (j *job) setPatch(patch json.RawMessage) *Error {
 	if j.write, err = parseTwinWrite(patch, true); err != nil {
 		return err
 	}
-	var head struct{ ETag *string }
-	if json.Unmarshal(patch, &head) != nil || head.ETag == nil || unquote(*head.ETag) != "*" {
+	// The names of members are taken in any case, and shown in the hub's.
+	var shown struct {
+		ETag       *string         `json:"etag"`
+		Tags       json.RawMessage `json:"tags,omitempty"`
+		Properties *struct {
+			Desired json.RawMessage `json:"desired,omitempty"`
+		} `json:"properties,omitempty"`
+	}
+	if json.Unmarshal(patch, &shown) != nil || shown.ETag == nil || unquote(*shown.ETag) != "*" {
 		return argument("updateTwin: the etag is missing; a job's patch has \"etag\": \"*\"")
 	}
-	j.patch = slices.Clone(patch)
+	j.patch = encode(shown)
 	return nil
 }
 

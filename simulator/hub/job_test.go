@@ -62,7 +62,7 @@ func TestJobUpdatesTwins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newFleet(t, 4)
 		defer h.Close()
-		schedule(t, h, `{"jobId":"devices-1","type":"scheduleUpdateTwin","queryCondition":"tags.site = 's0'","updateTwin":{"etag":"*","tags":{"n":null,"x":1},"properties":{"desired":{"rate":5}}}}`)
+		schedule(t, h, `{"jobId":"devices-1","type":"scheduleUpdateTwin","queryCondition":"tags.site = 's0'","updateTwin":{"ETag":"*","Tags":{"n":null,"x":1},"Properties":{"Desired":{"rate":5}},"version":7}}`)
 		schedule(t, h, `{"jobId":"modules-1","type":"ScheduleUpdateTwin","queryCondition":"FROM devices.modules WHERE tags.department = 'b' AND tags.n < 3","updateTwin":{"eTag":"*","properties":{"desired":{"interval_ms":250}}}}`)
 		schedule(t, h, `{"jobId":"all-1","type":"scheduleUpdateTwin","queryCondition":"*","updateTwin":{"etag":"\"*\"","tags":{"all":true}}}`)
 		synctest.Wait()

@@ -39,8 +39,9 @@ func (s *Server) listJobs(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	q := x.r.URL.Query()
-	p, err := s.hub.Jobs(q.Get("jobType"), q.Get("jobStatus"), size, x.r.Header.Get("x-ms-continuation"))
+	kind, _ := x.query("jobType")
+	status, _ := x.query("jobStatus")
+	p, err := s.hub.Jobs(kind, status, size, x.r.Header.Get("x-ms-continuation"))
 	if err != nil {
 		return err
 	}

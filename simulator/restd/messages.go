@@ -118,7 +118,7 @@ func (s *Server) settleFeedback(x *exchange) error {
 
 // outcome is that of a DELETE: completed, or rejected with the flag reject.
 func (x *exchange) outcome() hub.Outcome {
-	if x.r.URL.Query().Has("reject") {
+	if _, reject := x.query("reject"); reject {
 		return hub.Reject
 	}
 	return hub.Complete

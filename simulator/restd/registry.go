@@ -30,7 +30,8 @@ func (rt route) devicesOwn() bool {
 }
 
 func (s *Server) listDevices(x *exchange) error {
-	top, _ := strconv.Atoi(x.r.URL.Query().Get("top")) // what is no number means the most, as what is out of range
+	text, _ := x.query("top")
+	top, _ := strconv.Atoi(text) // what is no number means the most, as what is out of range
 	return x.answer(s.hub.Devices(top))
 }
 

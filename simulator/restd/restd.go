@@ -104,7 +104,8 @@ func (s *Server) serve(x *exchange) error {
 	}
 	simulators := strings.HasPrefix(rt.path, "_sim/")
 	if !simulators {
-		if err := checkVersion(x.r.URL.Query().Get("api-version")); err != nil {
+		version, _ := x.query("api-version")
+		if err := checkVersion(version); err != nil {
 			return err
 		}
 	}
@@ -218,6 +219,20 @@ func checkVersion(v string) error {
 		return &hub.Error{Code: 400001, Name: "InvalidProtocolVersion", Text: "api-version is missing or unknown; send api-version=2021-04-12"}
 	}
 	return nil
+}
+
+// query is a parameter of the query, whose name may be in any case.
+func (x *exchange) query(name string) (value string, given bool) {
+	all := x.r.URL.Query()
+	if all.Has(name) {
+		return all.Get(name), true
+	}
+	for key, values := range all {
+		if strings.EqualFold(key, name) {
+			return values[0], true
+		}
+	}
+	return "", false
 }
 
 func (x *exchange) ifMatch() string { return strings.TrimSpace(x.r.Header.Get("If-Match")) }

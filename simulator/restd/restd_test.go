@@ -142,6 +142,7 @@ func TestBodies(t *testing.T) {
 		d.want("show", d.do("GET /devices/dev-a", ""), 200, device)
 		d.want("show the module", d.do("GET /devices/dev-a/modules/m", ""), 200, module)
 		d.want("list", d.do("GET /devices/?top=5&api-version=2020-09-30", ""), 200, "["+device+"]")
+		d.want("names of parameters in another case", d.do("GET /devices?TOP=5&API-Version=2020-09-30", ""), 200, "["+device+"]")
 		d.want("list modules", d.do("GET /devices/dev-a/modules", ""), 200, "["+module+"]")
 		d.want("statistics", d.do("GET /statistics/devices", ""), 200, `{"totalDeviceCount":1,"enabledDeviceCount":1,"disabledDeviceCount":0}`)
 		d.want("service statistics", d.do("GET /statistics/service", ""), 200, `{"connectedDeviceCount":0}`)
