@@ -2,8 +2,12 @@ package hub
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,4 +82,37 @@ func TestSlowWatcher(t *testing.T) {
 			t.Errorf("the end is %s %s after event %d of %d", last.Kind, last.Detail, before, n)
 		}
 	})
+}
+
+// TestEventsAreDocumented: every kind of event, and every stamp of telemetry, has its place in docs/events.md.
+func TestEventsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/events.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{stampDevice: true, stampModule: true, stampGeneration: true, stampMethod: true, stampEnqueued: true, stampSource: true, stampModel: true}
+	literal := regexp.MustCompile(`(?:Event\{(?:At: now, )?Kind: |kind :?= )"([a-z]+)"`)
+	for _, file := range sources {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range literal.FindAllStringSubmatch(string(text), -1) {
+			if !strings.HasSuffix(file, "_test.go") {
+				names[m[1]] = true
+			}
+		}
+	}
+	if len(names) < 20 || !names["updated"] || !names["telemetry"] || !names["lost"] {
+		t.Errorf("the source is read wrongly: %v", names)
+	}
+	for name := range names {
+		if !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("docs/events.md lacks %s", name)
+		}
+	}
 }
