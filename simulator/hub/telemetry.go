@@ -45,6 +45,30 @@ func (l *Link) Telemetry(m Message) error {
 	return nil
 }
 
+// Will takes the will of a connection in, which the hub itself may have ended: because a newer one of the identity has taken over,
+// say, or its token has run out. An identity that is gone or disabled has no will.
+func (l *Link) Will(m Message) error {
+	size := m.size()
+	if err := checkTelemetry(size); err != nil {
+		return err
+	}
+	e := l.hub.telemetryEvent(l.id, m)
+	l.hub.mu.Lock()
+	defer l.hub.unlock()
+	n, err := l.hub.admissible(l.id)
+	switch {
+	case err != nil:
+		return err
+	case n != l.n: // made anew under the same name
+		return l.gone()
+	}
+	if err := l.hub.spend(l.id, size); err != nil {
+		return err
+	}
+	l.hub.emitTelemetry(e, n, m, l.method, n.modelID)
+	return nil
+}
+
 // Telemetry takes a message in of somebody without a connection (HTTPS). Having returned nil, the hub has it.
 func (h *Hub) Telemetry(g Grant, m Message) error {
 	size := m.size()

@@ -291,6 +291,50 @@ func TestWill(t *testing.T) {
 			}
 		})
 	})
+	// A connection that the hub ends has not said goodbye either.
+	for name, c := range map[string]struct {
+		end   func(*testing.T, *hubtest.Hub, credential)
+		wills int
+	}{
+		"taken over": {func(t *testing.T, h *hubtest.Hub, c credential) { connect(t, h, c, hello{}, 0) }, 1},
+		"token":      {func(*testing.T, *hubtest.Hub, credential) { time.Sleep(61 * time.Second) }, 1}, // within the keep-alive
+		"disabled": {func(t *testing.T, h *hubtest.Hub, c credential) {
+			if _, err := h.PutDevice(hub.Device{DeviceID: c.device, Status: "disabled"}, "*"); err != nil {
+				t.Fatal(err)
+			}
+		}, 0},
+		"made anew": {func(t *testing.T, h *hubtest.Hub, c credential) {
+			if err := h.DeleteDevice(c.device, "*"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.PutDevice(hub.Device{DeviceID: c.device}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}, 0},
+		"fault": {func(t *testing.T, h *hubtest.Hub, c credential) {
+			h.Fault(hub.Fault{On: "desired", Do: "kick"})
+			desired(t, h, c.id(), 1)
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, h *hubtest.Hub) {
+				who := device(t, h)
+				r := connect(t, h, who, hello{willTopic: topic, willMsg: "x", clean: true, password: who.token(time.Minute)}, 0)
+				r.subscribe("$iothub/twin/PATCH/properties/desired/#")
+				c.end(t, h, who)
+				synctest.Wait()
+				wills := 0
+				for _, e := range h.Events() {
+					if isWill(e) {
+						wills++
+					}
+				}
+				if wills != c.wills {
+					t.Errorf("%d wills, want %d", wills, c.wills)
+				}
+			})
+		})
+	}
 	t.Run("DISCONNECT", func(t *testing.T) {
 		bubble(t, func(t *testing.T, h *hubtest.Hub) {
 			r := connect(t, h, device(t, h), hello{willTopic: topic, willMsg: "x"}, 0)

@@ -150,7 +150,7 @@ func (d *device) leave(why error) {
 		return
 	}
 	if d.will != nil && !errors.Is(why, errGoodbye) {
-		if err := d.link.Telemetry(*d.will); err != nil {
+		if err := d.link.Will(*d.will); err != nil {
 			d.log().Debug("the will is not sent", "error", err)
 		}
 	}
