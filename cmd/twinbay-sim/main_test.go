@@ -152,14 +152,14 @@ func TestDepartmentsToken(t *testing.T) {
 	}
 }
 
-// The operator's commands, and the tokens that they make, hold at a hub whose clock is years ahead, whatever tells them of it: the
+// The operator's commands, and the tokens that they make, hold at a hub whose clock is another one, whatever tells them of it: the
 // environment, the env file, or a refusal.
 func TestCommandsOfAHubWithAnotherClock(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, offset := range []string{"2h", "20000h", "-20000h"} {
+	for _, offset := range []string{"2h", "-20000h"} {
 		for name, prepare := range map[string]string{
 			"environment": "",
 			"env file":    `unset HUB_CS HUB_HOST HUB_IP HTTPS_PORT CA_FILE HUB_CLOCK_OFFSET;`,
