@@ -1,7 +1,9 @@
 package restd
 
 import (
+	"errors"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -67,10 +69,26 @@ func (s *Server) sendC2D(x *exchange) error {
 			return &hub.Error{Code: 400004, Name: "ArgumentInvalid", Text: "iothub-expiry: want a time like 2026-01-31T12:00:00Z"}
 		}
 	}
-	if err := s.hub.SendC2D(x.id, c); err != nil {
-		return err
+	err = s.hub.SendC2D(x.id, c)
+	if id, twice := x.escapedTwice(); twice && isNotFound(err) {
+		if err := s.hub.AuthService(x.r.Header.Get("Authorization"), hub.ServiceConnect, "/devices/"+id.Device+"/messages/devicebound"); err != nil {
+			return err
+		}
+		err = s.hub.SendC2D(id, c)
 	}
-	return x.nothing()
+	return x.settled(err)
+}
+
+// escapedTwice answers the device that Azure IoT Explorer means here: it escapes the id, and then the whole path.
+func (x *exchange) escapedTwice() (hub.ID, bool) {
+	plain, err := url.PathUnescape(x.id.Device)
+	whole := strings.Contains(strings.ToLower(x.r.URL.EscapedPath()), "%2fmessages%2f")
+	return hub.ID{Device: plain}, whole && err == nil && plain != x.id.Device && x.id.Module == ""
+}
+
+func isNotFound(err error) bool {
+	e, ok := errors.AsType[*hub.Error](err)
+	return ok && e.Code == 404001
 }
 
 func (s *Server) purgeC2D(x *exchange) error {

@@ -143,6 +143,38 @@ func watched(t *testing.T, h *hub.Hub, kind string) func() []hub.Event {
 	}
 }
 
+// Azure IoT Explorer escapes the id in the path of a cloud-to-device message, and then the whole path.
+func TestC2DEscapedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDoor(t)
+		d.status("device", d.do("PUT /devices/a%23b", "{"+keys+"}"), 200)
+		d.want("twice", d.do("POST /devices%2Fa%2523b%2Fmessages%2FdeviceBound", "1"), 204, "")
+		d.want("once", d.do("POST /devices%2Fa%23b%2Fmessages%2FdeviceBound", "2"), 204, "")
+		d.refused("twice, by an ordinary path", d.do("POST /devices/a%2523b/messages/devicebound", "3"), 404, "DeviceNotFound", "a%23b")
+		d.refused("neither", d.do("POST /devices%2Fa%2524b%2Fmessages%2FdeviceBound", "3"), 404, "DeviceNotFound", "a$b")
+		d.refused("a token for the other", d.do("POST /devices%2Fa%2523b%2Fmessages%2FdeviceBound", "3",
+			"Authorization", sas("hub1.azure-devices.net/devices/a%23b", "service")), 401, "IotHubUnauthorizedAccess", "")
+		if n := mustDevice(t, d.hub, "a#b").CloudToDeviceMessageCount; n != 2 {
+			t.Errorf("%d messages", n)
+		}
+		// A device that is called so is meant.
+		d.status("device", d.do("PUT /devices/a%2523b", "{"+keys+"}"), 200)
+		d.want("the id as it is", d.do("POST /devices%2Fa%2523b%2Fmessages%2FdeviceBound", "4"), 204, "")
+		if n := mustDevice(t, d.hub, "a%23b").CloudToDeviceMessageCount; n != 1 {
+			t.Errorf("%d messages for the other", n)
+		}
+	})
+}
+
+func mustDevice(t *testing.T, h *hub.Hub, id string) hub.Device {
+	t.Helper()
+	d, err := h.Device(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 func TestTelemetryByHTTPS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDoor(t)
