@@ -26,6 +26,7 @@ import (
 	"github.com/twinbay/twinbay/agent/iothub/mqtt5"
 	"github.com/twinbay/twinbay/agent/local"
 	"github.com/twinbay/twinbay/agent/outbox"
+	"github.com/twinbay/twinbay/agent/systemd"
 )
 
 // Config is what an agent is made of.
@@ -49,6 +50,14 @@ type Config struct {
 	Load func(context.Context) (*config.Config, error)
 	// Disk is where state is kept; nil means the real one.
 	Disk disk.FS
+
+	// Tell tells the service manager how the agent is, by the states of package systemd; nil means that there is none.
+	Tell func(states ...string)
+	// Watchdog is how long the service manager waits for the next [systemd.Alive]; 0 means for ever.
+	Watchdog time.Duration
+	// Hurry is closed when the end must not take time any more: modules are killed, and nothing more is sent. What was
+	// accepted is on the disk. nil means never.
+	Hurry <-chan struct{}
 }
 
 // Agent is one device. It is also what the technician's API shows: see [local.Agent].
@@ -67,7 +76,11 @@ type Agent struct {
 	speak   iothub.Open // a test's own MQTT; nil means that of the device file
 	start   func(context.Context, config.Module) (host.Instance, error)
 	began   time.Time
-	disk    disk.FS
+	disk    *disk.Observed
+	tell    func(states ...string)
+	every   time.Duration // the watchdog's; 0 when there is none
+	hurry   <-chan struct{}
+	calls   chan func() // to Run's goroutine
 
 	host   *host.Host // nil unless modules are processes
 	places []*place   // in the device file's order; replaced as a whole, guarded by mu
@@ -94,9 +107,12 @@ func New(c Config) (*Agent, error) {
 	if c.Disk == nil {
 		c.Disk = disk.OS{}
 	}
+	if c.Tell == nil {
+		c.Tell = func(...string) {}
+	}
 	a := &Agent{
 		load: c.Load, reloads: make(chan reload), version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, network: c.Network, start: c.Start,
-		began: time.Now(), disk: c.Disk, owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
+		began: time.Now(), disk: disk.Observe(c.Disk), tell: c.Tell, every: c.Watchdog, hurry: c.Hurry, calls: make(chan func()), owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
 	}
 	a.current.Store(c.File)
 	if _, err := a.wire(); err != nil {
@@ -121,7 +137,11 @@ func (a *Agent) wire() (iothub.Open, error) {
 	return nil, a.file().Error([]string{"hub", "mqtt"}, fmt.Sprintf("MQTT %q is not known", a.file().Hub.MQTT), `write "3.1.1" or "5"`)
 }
 
-// Run runs the device until ctx ends, and then returns, within two seconds, when nothing is left running: the modules are
+// StopBudget is how long an agent may take from the end of Run's context to its own. A service manager should wait for longer
+// before it kills.
+const StopBudget = 2 * time.Second
+
+// Run runs the device until ctx ends, and then returns, within [StopBudget], when nothing is left running: the modules are
 // asked to stop and what they still say is sent. It fails at once when another agent runs this device already.
 func (a *Agent) Run(ctx context.Context) error {
 	if a.start == nil {
@@ -165,9 +185,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, p := range a.places {
 		p.task.start(ctx, &wg, p.run)
 	}
+	a.tell(systemd.Ready, systemd.Status(a.summary()))
+	if a.every > 0 {
+		wg.Go(func() { a.watch(ctx) })
+	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
+		case f := <-a.calls:
+			f()
 		case err := <-api:
 			// The components are what the device is for: they run on without their technician.
 			a.log.Error("the technician's socket is closed", "error", err)
@@ -176,6 +202,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	}
 	a.log.Info("the agent stops")
+	a.tell(systemd.Stopping, systemd.Status("stopping"))
 	return nil
 }
 

@@ -41,8 +41,9 @@ type bay struct {
 	send    *sender
 	super   *host.Supervisor
 	probe   func(component, at string)
-	answers *answers // what the module is told of its messages
-	confirm func()   // the hub has taken a token: the best known time is right
+	hurry   <-chan struct{} // closed when the end must not take time any more
+	answers *answers        // what the module is told of its messages
+	confirm func()          // the hub has taken a token: the best known time is right
 	hold    func([]holding) (taken holding, other string, ok bool)
 
 	// The module, as it is now.
@@ -115,6 +116,8 @@ func (b *bay) run(stop context.Context) (err error) {
 		case c := <-b.loop.crash:
 			return c
 		case <-flushed:
+			return nil
+		case <-b.hurry:
 			return nil
 		case <-b.loop.ctx.Done():
 			return nil

@@ -28,7 +28,8 @@ type device struct {
 	task  task
 
 	mu   sync.Mutex
-	tell func() // reports anew; nil while there is no life
+	loop *loop  // of the life that runs; nil while there is none
+	tell func() // reports anew; nil likewise
 }
 
 // refresh reports anew: the device's components are others.
@@ -41,10 +42,10 @@ func (d *device) refresh() {
 	}
 }
 
-func (d *device) setTell(f func()) {
+func (d *device) setLife(l *loop, tell func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tell = f
+	d.loop, d.tell = l, tell
 }
 
 func (d *device) run(ctx context.Context) {
@@ -80,8 +81,8 @@ func (d *device) live(stop context.Context) (err error) {
 	}
 	l.away(func(ctx context.Context) func() { return d.keepMessages(ctx, arrivals) })
 	hub.want(d.reported())
-	d.setTell(func() { l.call(stop, func() { hub.want(d.reported()) }) })
-	defer d.setTell(nil)
+	d.setLife(l, func() { l.call(stop, func() { hub.want(d.reported()) }) })
+	defer d.setLife(nil, nil)
 	hub.start()
 	for {
 		select {

@@ -93,7 +93,7 @@ func (p *place) newBay(ctx context.Context) *bay {
 	b := &bay{
 		name: p.cfg.Name, cfg: p.cfg, file: p.agent.file(), log: p.log,
 		loop:  newLoop(context.WithoutCancel(ctx)), // it ends when the module and the session have been put down
-		shown: p.shown, memo: &p.memo, box: p.box, probe: p.agent.probe,
+		shown: p.shown, memo: &p.memo, box: p.box, probe: p.agent.probe, hurry: p.agent.hurry,
 		confirm: func() { p.agent.outbox.Load().Confirm(p.agent.clock.Now()) },
 		hold:    func(want []holding) (holding, string, bool) { return p.agent.hold(p.cfg.Name, want) },
 	}
@@ -110,8 +110,22 @@ func (p *place) newBay(ctx context.Context) *bay {
 	return b
 }
 
-// start starts the module's process.
+// start starts the module's process. When the agent's end must not take time any more, it is killed.
 func (p *place) start(ctx context.Context) (host.Instance, error) {
+	instance, err := p.launch(ctx)
+	if err == nil && p.agent.hurry != nil {
+		go func() {
+			select {
+			case <-p.agent.hurry:
+				instance.Kill("the agent was told to end at once")
+			case <-instance.Done():
+			}
+		}()
+	}
+	return instance, err
+}
+
+func (p *place) launch(ctx context.Context) (host.Instance, error) {
 	if p.agent.start != nil {
 		return p.agent.start(ctx, p.cfg)
 	}

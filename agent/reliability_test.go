@@ -22,7 +22,6 @@ var due = map[int]string{
 	3: "supervision", 4: "supervision", 5: "supervision", 6: "supervision", 7: "supervision", 8: "supervision", 10: "supervision",
 	9: "checksums of modules", 25: "X.509 in the agent", 36: "updates of modules",
 	30: "the hardware", 31: "the hardware", 32: "the hardware", 33: "the hardware",
-	37: "systemd", 39: "systemd",
 }
 
 // scenarioTests are the tests of the repository that are named after a scenario: where each stands, by its number.

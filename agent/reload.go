@@ -9,6 +9,7 @@ import (
 
 	"github.com/twinbay/twinbay/agent/config"
 	"github.com/twinbay/twinbay/agent/local"
+	"github.com/twinbay/twinbay/agent/systemd"
 )
 
 // task is something of the agent's that runs until it is asked to stop. It belongs to Run's goroutine.
@@ -57,6 +58,8 @@ func (a *Agent) Reload(ctx context.Context) (local.Reloaded, error) {
 	if a.load == nil {
 		return local.Reloaded{}, errNothingToReload
 	}
+	a.tell(systemd.Reloading(systemd.Monotonic()))
+	defer func() { a.tell(systemd.Ready, systemd.Status(a.summary())) }()
 	file, err := a.load(ctx)
 	if err != nil {
 		a.log.Error("the device file is not taken; the one before stays in force", "error", err)

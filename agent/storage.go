@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/twinbay/twinbay/agent/disk"
 	"github.com/twinbay/twinbay/agent/local"
 	"github.com/twinbay/twinbay/agent/outbox"
 )
@@ -21,9 +20,6 @@ func (a *Agent) outboxConfig() outbox.LogConfig {
 		Dir: filepath.Join(a.file().Agent.StateDir, outboxFolder), FS: a.disk, Log: a.log,
 		Profile: outbox.Profile(o.Profile), MaxAge: o.MaxAge, MinFree: uint64(max(o.MinFree, 0)),
 		SegmentBytes: int(max(o.MaxBytes/64, 2<<20)),
-	}
-	if c.FS == nil {
-		c.FS = disk.OS{}
 	}
 	segments := o.MaxBytes / int64(c.SegmentBytes)
 	c.MaxBytes = (segments - 1) * int64(c.SegmentBytes) * outbox.FillPercent / 100

@@ -8,11 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
 
+	"github.com/twinbay/twinbay/agent"
 	"github.com/twinbay/twinbay/agent/config"
 	"github.com/twinbay/twinbay/modules/all"
 )
@@ -114,5 +117,49 @@ func TestUnitFitsTheProfile(t *testing.T) {
 		if !bytes.Contains(unit, []byte(want)) {
 			t.Errorf("the unit has no %q", want)
 		}
+	}
+}
+
+// The unit never gives up, feeds on what the agent tells, waits for as long as the agent may take to end, and lets it make
+// control groups for its modules.
+func TestUnitSupervises(t *testing.T) {
+	unit, err := os.ReadFile(filepath.Join("vending-machine", "twinbay.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	section, got := "", map[string]string{}
+	for line := range strings.Lines(string(unit)) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			section = line
+		}
+		if key, value, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "#") {
+			got[section+key] = value
+		}
+	}
+	for key, want := range map[string]string{
+		"[Unit]StartLimitIntervalSec": "0", "[Service]Restart": "always", "[Service]Type": "notify", "[Service]NotifyAccess": "main",
+		"[Service]Delegate": "yes", "[Service]ProtectControlGroups": "", "[Service]KillMode": "mixed",
+		"[Service]ExecReload": "/usr/bin/twinbay reload",
+	} {
+		if got[key] != want {
+			t.Errorf("%s=%s, want %q", key, got[key], want)
+		}
+	}
+	seconds := func(key string) time.Duration {
+		n, err := strconv.Atoi(got["[Service]"+key])
+		if err != nil || n <= 0 {
+			t.Errorf("%s=%s, want seconds", key, got["[Service]"+key])
+		}
+		return time.Duration(n) * time.Second
+	}
+	if stop := seconds("TimeoutStopSec"); stop < 2*agent.StopBudget {
+		t.Errorf("TimeoutStopSec is %v, and the agent may take %v", stop, agent.StopBudget)
+	}
+	if every := seconds("WatchdogSec"); every < 30*time.Second {
+		t.Errorf("WatchdogSec is %v: a busy board may take that long without being stuck", every)
+	}
+	if wait := seconds("RestartSec"); wait > 10*time.Second {
+		t.Errorf("a machine is without its agent for %v", wait)
 	}
 }

@@ -28,6 +28,7 @@ func (l *Log) run() {
 		}
 		select {
 		case <-l.wake:
+		case <-l.beat: // and l.due, which needs the lock, next
 		case <-timer.C:
 		case <-l.quit:
 			l.finalCommit()

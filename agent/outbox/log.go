@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -87,6 +88,7 @@ type Log struct {
 	began time.Time
 
 	wake chan struct{} // there is something to write
+	beat chan struct{} // somebody wants to know whether the writer gets on
 	quit chan struct{} // closed by Close
 	done chan struct{} // closed by the writer
 
@@ -168,7 +170,7 @@ func OpenLog(cfg LogConfig) *Log {
 	}
 	l := &Log{
 		cfg: cfg, fs: cfg.FS, log: cfg.Log, epoch: newEpoch(), began: time.Now(),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), beat: make(chan struct{}), quit: make(chan struct{}), done: make(chan struct{}),
 		boxes: map[string]*box{},
 	}
 	l.recover()
@@ -291,6 +293,18 @@ func (l *Log) Status() Status {
 		}
 	}
 	return s
+}
+
+// Beat waits until the log's writer is between two writes, or ctx ends: then it answers false. A writer that has ended as
+// asked gets on too.
+func (l *Log) Beat(ctx context.Context) bool {
+	select {
+	case l.beat <- struct{}{}:
+	case <-l.done:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 // unlock releases the lock and then tells those whose records are done.

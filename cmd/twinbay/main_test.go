@@ -299,27 +299,40 @@ func TestLogsFollow(t *testing.T) {
 func TestUntilStopped(t *testing.T) {
 	broken := errors.New("broken")
 	for _, c := range []struct {
-		name string
-		run  func(context.Context) error
-		want error
-		took time.Duration
+		name  string
+		run   func(context.Context) error
+		want  error
+		took  time.Duration
+		hurry time.Duration // the second signal, after the start; 0 is none
 	}{
-		{"ends by itself", func(context.Context) error { return broken }, broken, 0},
+		{"ends by itself", func(context.Context) error { return broken }, broken, 0, 0},
 		{"ends when asked", func(ctx context.Context) error {
 			<-ctx.Done()
 			time.Sleep(time.Second)
 			return nil
-		}, nil, 2 * time.Second},
+		}, nil, 2 * time.Second, 0},
 		{"hangs", func(ctx context.Context) error {
 			time.Sleep(time.Minute)
 			return nil
-		}, errLate, time.Second + stopLimit},
+		}, errLate, time.Second + stopLimit, 0},
+		{"hangs, and is told twice", func(ctx context.Context) error {
+			time.Sleep(time.Minute)
+			return nil
+		}, errLate, 1500*time.Millisecond + hurryLimit, 1500 * time.Millisecond},
+		{"is told twice at once", func(ctx context.Context) error {
+			time.Sleep(time.Minute)
+			return nil
+		}, errLate, time.Second + hurryLimit, 500 * time.Millisecond},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			begin := time.Now()
-			if err := untilStopped(ctx, c.run); !errors.Is(err, c.want) || time.Since(begin) != c.took {
+			hurry := make(chan struct{})
+			if c.hurry > 0 {
+				time.AfterFunc(c.hurry, func() { close(hurry) })
+			}
+			if err := untilStopped(ctx, hurry, c.run); !errors.Is(err, c.want) || time.Since(begin) != c.took {
 				t.Errorf("%s: %v after %s, want %v after %s", c.name, err, time.Since(begin), c.want, c.took)
 			}
 			time.Sleep(time.Minute) // the one that hangs has to be gone when the bubble ends

@@ -21,8 +21,12 @@ import (
 	"github.com/twinbay/twinbay/agent/netlink"
 )
 
-// stopLimit is how long the agent may take to end; 2 s are promised to whoever sends SIGTERM.
-const stopLimit = 1900 * time.Millisecond
+// How long the agent may take to end: what is promised to whoever sends SIGTERM, less the time to exit; and after the second
+// signal, which ends modules by force.
+const (
+	stopLimit  = agent.StopBudget - 100*time.Millisecond
+	hurryLimit = 300 * time.Millisecond
+)
 
 func (a *app) runCommand() *cobra.Command {
 	var file, address, ca string
@@ -46,16 +50,20 @@ func (a *app) runCommand() *cobra.Command {
 			}
 			logs := local.NewLogs(0)
 			log := slog.New(logs.Handler(a.logTo(c.ErrOrStderr(), cfg.Agent.LogLevel)))
+			hurry, calm := onSecondSignal(log)
+			defer calm()
+			tell, watchdog := serviceManager(log)
 			g, err := agent.New(agent.Config{
 				File: cfg, Logs: logs, Log: log, Version: programVersion(), Network: netlink.Watch, Load: load,
 				Clock: clock.Options{Floor: clock.Built(), Elapsed: clock.Uptime, Watch: clock.Watch},
+				Tell:  tell, Watchdog: watchdog, Hurry: hurry,
 			})
 			if err != nil {
 				return err
 			}
 			stop := reloadOnHangup(c.Context(), g, log)
 			defer stop()
-			return untilStopped(c.Context(), g.Run)
+			return untilStopped(c.Context(), hurry, g.Run)
 		},
 	}
 	configFlag(c, &file)
@@ -131,8 +139,9 @@ func override(cfg *config.Config, address, ca string) error {
 // errLate is an agent that does not end. The program ends all the same, and the kernel ends the modules with it.
 var errLate = errors.New("the agent did not end in time: ending without it; its log says what it waited for")
 
-// untilStopped runs the agent until it ends, but not for longer than stopLimit after the end of ctx.
-func untilStopped(ctx context.Context, run func(context.Context) error) error {
+// untilStopped runs the agent until it ends, but not for longer than stopLimit after the end of ctx, nor than hurryLimit after
+// that of hurry.
+func untilStopped(ctx context.Context, hurry <-chan struct{}, run func(context.Context) error) error {
 	done := make(chan error, 1)
 	go func() { done <- run(ctx) }()
 	select {
@@ -140,10 +149,17 @@ func untilStopped(ctx context.Context, run func(context.Context) error) error {
 		return err
 	case <-ctx.Done():
 	}
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(stopLimit):
-		return errLate
+	late := time.NewTimer(stopLimit)
+	defer late.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-late.C:
+			return errLate
+		case <-hurry:
+			hurry = nil
+			late.Reset(hurryLimit)
+		}
 	}
 }
