@@ -80,13 +80,14 @@ func answer(args []string, stdout, stderr io.Writer) int {
 
 // described is a module's description for people and their scripts.
 type described struct {
-	Name     string             `json:"name"`
-	Version  string             `json:"version"`
-	Settings json.RawMessage    `json:"settings"` // JSON Schema
-	Wiring   json.RawMessage    `json:"wiring"`   // JSON Schema
-	Methods  []describedMethod  `json:"methods"`
-	Wires    []modkit.Wire      `json:"wires"`
-	Inputs   []modkit.InputPort `json:"inputs"`
+	Name     string              `json:"name"`
+	Version  string              `json:"version"`
+	Settings json.RawMessage     `json:"settings"` // JSON Schema
+	Wiring   json.RawMessage     `json:"wiring"`   // JSON Schema
+	Methods  []describedMethod   `json:"methods"`
+	Wires    []modkit.Wire       `json:"wires"`
+	Inputs   []modkit.InputPort  `json:"inputs"`
+	Outputs  []modkit.OutputPort `json:"outputs"`
 }
 
 type describedMethod struct {
@@ -97,7 +98,7 @@ type describedMethod struct {
 
 func describe(m modkit.Module, stdout, stderr io.Writer) int {
 	d := m.Describe()
-	out := described{Name: d.Name, Version: d.Version, Settings: d.Settings, Wiring: d.Wiring, Wires: d.Wires, Inputs: d.Inputs}
+	out := described{Name: d.Name, Version: d.Version, Settings: d.Settings, Wiring: d.Wiring, Wires: d.Wires, Inputs: d.Inputs, Outputs: d.Outputs}
 	for _, method := range d.Methods {
 		deadline := method.Deadline
 		if deadline == 0 {

@@ -46,9 +46,11 @@ func describe(ctx context.Context, program, module string) (modkit.Description, 
 		Name             string
 		Settings, Wiring json.RawMessage
 		Wires            []modkit.Wire
+		Inputs           []modkit.InputPort
+		Outputs          []modkit.OutputPort
 	}
 	if json.Unmarshal(out, &d) != nil {
 		return modkit.Description{}, false
 	}
-	return modkit.Description{Name: d.Name, Settings: d.Settings, Wiring: d.Wiring, Wires: d.Wires}, true
+	return modkit.Description{Name: d.Name, Settings: d.Settings, Wiring: d.Wiring, Wires: d.Wires, Inputs: d.Inputs, Outputs: d.Outputs}, true
 }

@@ -14,7 +14,8 @@ type Bay struct {
 	Wires  *hal.Wires      // opens the wires
 	Wiring json.RawMessage // the wiring table, defaults filled in
 	State  []byte          // the last durable state, nil at the first start ever
-	Inputs <-chan Input    // what comes over links; never closed. A newer value replaces one of its name not yet taken
+	Linked []Input         // each input that is linked, as it stood at the start; nothing ever comes for the others
+	Inputs <-chan Input    // what comes after that; never closed. A newer value replaces one of its name not yet taken
 	Log    *slog.Logger
 
 	link *link
@@ -46,6 +47,12 @@ func (b *Bay) Report(properties any) {
 		return
 	}
 	b.link.report(doc)
+}
+
+// Output says what is to be seen at one of the module's output ports. The agent takes it to the inputs that the device
+// file links, and keeps it for those that come later. When the module ends, all its outputs become unknown by themselves.
+func (b *Bay) Output(o Output) {
+	b.link.output(o)
 }
 
 // Ticket is the receipt of one message.

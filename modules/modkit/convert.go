@@ -2,6 +2,7 @@ package modkit
 
 import (
 	"encoding/json"
+	"math"
 	"time"
 
 	"github.com/twinbay/twinbay/modules/modkit/internal/modpb"
@@ -16,7 +17,10 @@ func descriptionToPB(d Description) *modpb.Description {
 		p.Wires = append(p.Wires, &modpb.Wire{Name: w.Name, Kind: string(w.Kind), Optional: w.Optional})
 	}
 	for _, i := range d.Inputs {
-		p.Inputs = append(p.Inputs, &modpb.InputPort{Name: i.Name, Summary: i.Summary})
+		p.Inputs = append(p.Inputs, &modpb.InputPort{Name: i.Name, Summary: i.Summary, Type: string(i.Type)})
+	}
+	for _, o := range d.Outputs {
+		p.Outputs = append(p.Outputs, &modpb.OutputPort{Name: o.Name, Summary: o.Summary, Type: string(o.Type)})
 	}
 	return p
 }
@@ -30,7 +34,10 @@ func descriptionFromPB(p *modpb.Description) Description {
 		d.Wires = append(d.Wires, Wire{Name: w.GetName(), Kind: WireKind(w.GetKind()), Optional: w.GetOptional()})
 	}
 	for _, i := range p.GetInputs() {
-		d.Inputs = append(d.Inputs, InputPort{Name: i.GetName(), Summary: i.GetSummary()})
+		d.Inputs = append(d.Inputs, InputPort{Name: i.GetName(), Summary: i.GetSummary(), Type: ValueType(i.GetType())})
+	}
+	for _, o := range p.GetOutputs() {
+		d.Outputs = append(d.Outputs, OutputPort{Name: o.GetName(), Summary: o.GetSummary(), Type: ValueType(o.GetType())})
 	}
 	return d
 }
@@ -66,11 +73,25 @@ func messageFromPB(p *modpb.Message) Message {
 }
 
 func inputToPB(i Input) *modpb.Input {
-	return &modpb.Input{Name: i.Name, Value: i.Value, AtUnixNs: i.At.UnixNano(), Quality: modpb.Quality(i.Quality)}
+	return &modpb.Input{Name: i.Name, Value: i.Value, AtUnixNs: i.At.UnixNano(), Quality: modpb.Quality(i.Quality), Reason: i.Reason}
 }
 
 func inputFromPB(p *modpb.Input) Input {
-	return Input{Name: p.GetName(), Value: p.GetValue(), At: time.Unix(0, p.GetAtUnixNs()), Quality: Quality(p.GetQuality())}
+	return Input{Name: p.GetName(), Value: p.GetValue(), At: time.Unix(0, p.GetAtUnixNs()), Quality: Quality(p.GetQuality()), Reason: p.GetReason()}
+}
+
+func outputToPB(o Output) *modpb.Output {
+	return &modpb.Output{
+		Name: o.Name, Value: o.Value, AtUnixNs: o.At.UnixNano(), Quality: modpb.Quality(o.Quality),
+		ValidMs: o.ValidFor.Milliseconds(), Reason: o.Reason,
+	}
+}
+
+func outputFromPB(p *modpb.Output) Output {
+	return Output{
+		Name: p.GetName(), Value: p.GetValue(), At: time.Unix(0, p.GetAtUnixNs()), Quality: Quality(p.GetQuality()),
+		ValidFor: millis(p.GetValidMs()), Reason: p.GetReason(),
+	}
 }
 
 // upFromPB answers nil for a kind that this version does not know: an agent must outlive newer modules.
@@ -82,12 +103,16 @@ func upFromPB(p *modpb.Up) Up {
 		return Pong{ID: k.Pong.GetId(), Overdue: Overdue{Call: k.Pong.GetOverdueCall(), By: millis(k.Pong.GetOverdueByMs())}}
 	case *modpb.Up_Health:
 		return Health{State: HealthState(k.Health.GetState()), Detail: k.Health.GetDetail()}
+	case *modpb.Up_Output:
+		return outputFromPB(k.Output)
 	case *modpb.Up_Reported:
 		return Reported{Properties: json.RawMessage(k.Reported.GetProperties())}
 	}
 	return nil
 }
 
+// millis keeps what the other side may say within what a Duration holds.
 func millis(ms int64) time.Duration {
-	return time.Duration(ms) * time.Millisecond
+	const most = int64(math.MaxInt64 / time.Millisecond)
+	return time.Duration(max(-most, min(ms, most))) * time.Millisecond
 }

@@ -26,6 +26,7 @@ type link struct {
 	saidLast Health
 	said     bool
 	doc      json.RawMessage
+	outputs  []*modpb.Output // at most one per name, oldest first
 	ended    bool
 }
 
@@ -79,6 +80,24 @@ func (l *link) report(doc json.RawMessage) {
 	l.put(func() { l.doc = doc })
 }
 
+// output replaces what was said of the same port and is not yet written: others want to know how the door is, not how it
+// was.
+func (l *link) output(o Output) {
+	if o.At.IsZero() {
+		o.At = time.Now()
+	}
+	up := outputToPB(o)
+	l.put(func() {
+		for i := range l.outputs {
+			if l.outputs[i].GetName() == o.Name {
+				l.outputs[i] = up
+				return
+			}
+		}
+		l.outputs = append(l.outputs, up)
+	})
+}
+
 func (l *link) pong(p *modpb.Pong) {
 	l.put(func() {
 		if len(l.pongs) >= maxPongs {
@@ -124,6 +143,10 @@ func (l *link) next() *modpb.Up {
 		p := l.pongs[0]
 		l.pongs = l.pongs[1:]
 		return &modpb.Up{Kind: &modpb.Up_Pong{Pong: p}}
+	case len(l.outputs) > 0:
+		o := l.outputs[0]
+		l.outputs = l.outputs[1:]
+		return &modpb.Up{Kind: &modpb.Up_Output{Output: o}}
 	case l.healthUp != nil:
 		h := l.healthUp
 		l.healthUp = nil

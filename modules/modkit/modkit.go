@@ -19,6 +19,7 @@ const (
 	MaxBody         = 256 << 10        // bytes of a message's body, IoT Hub's limit for a whole message
 	DefaultDeadline = 25 * time.Second // of a direct method that names none
 	MaxOutstanding  = 64               // messages handed over and not yet accepted; then Bay.Send answers ErrFull
+	MaxValue        = 4 << 10          // bytes of an output's value
 )
 
 // Description says what a module is.
@@ -30,6 +31,7 @@ type Description struct {
 	Methods  []Method
 	Wires    []Wire
 	Inputs   []InputPort
+	Outputs  []OutputPort
 }
 
 // Method is one direct method.
@@ -59,12 +61,6 @@ const (
 	DigitalIn  WireKind = "digital-in"
 	DigitalOut WireKind = "digital-out"
 )
-
-// InputPort is a value that a module takes from another component, by a link in the device file.
-type InputPort struct {
-	Name    string `json:"name"`
-	Summary string `json:"summary"`
-}
 
 // Settings is a whole settings document: every setting of the schema, defaults filled in.
 type Settings struct {
@@ -128,22 +124,6 @@ type Message struct {
 	TTL        time.Duration // 0 means the agent's default
 	State      []byte        // nil: unchanged. Recorded with the message or not at all
 	At         time.Time     // zero means now
-}
-
-// Quality says whether an input's value may be believed.
-type Quality int
-
-const (
-	Unknown Quality = iota // the source is dead, or the value older than its limit
-	Good
-)
-
-// Input is one value that came over a link.
-type Input struct {
-	Name    string
-	Value   json.RawMessage
-	At      time.Time
-	Quality Quality
 }
 
 // HealthState is a component's condition.

@@ -31,7 +31,8 @@ func (p *plain) Describe() modkit.Description {
 		Wiring:   json.RawMessage(`{"type":"object","properties":{"bus":{"type":"string"}}}`),
 		Methods:  []modkit.Method{{Name: "go", Summary: "goes", Deadline: 3 * time.Second}},
 		Wires:    []modkit.Wire{{Name: "bus", Kind: modkit.I2C, Optional: true}},
-		Inputs:   []modkit.InputPort{{Name: "door", Summary: "the door"}},
+		Inputs:   []modkit.InputPort{{Name: "door", Summary: "the door", Type: modkit.Boolean}},
+		Outputs:  []modkit.OutputPort{{Name: "level", Summary: "how full", Type: modkit.Number}},
 	}
 }
 

@@ -61,6 +61,7 @@ type Start struct {
 	Wiring   json.RawMessage // the wiring table, defaults filled in
 	Settings Settings        // applied before the module touches hardware
 	State    []byte          // the module's last durable state, nil if none
+	Inputs   []Input         // each input that is linked, as it stands
 }
 
 // Run starts the module and returns once it has answered with the settings in force. The end of ctx ends the run.
@@ -70,6 +71,9 @@ func (r *Remote) Run(ctx context.Context, s Start) (*Running, error) {
 		return nil, plain("run", err)
 	}
 	start := &modpb.Start{Wiring: s.Wiring, Settings: s.Settings.Doc, Version: s.Settings.Version, State: s.State}
+	for _, in := range s.Inputs {
+		start.Inputs = append(start.Inputs, inputToPB(in))
+	}
 	// The reason of a failed Send is told by Recv.
 	if err := stream.Send(&modpb.Down{Kind: &modpb.Down_Start{Start: start}}); err != nil && !errors.Is(err, io.EOF) {
 		return nil, plain("run", err)
@@ -93,7 +97,7 @@ type Running struct {
 	mu     sync.Mutex // a gRPC stream has one sender at a time
 }
 
-// Up is what a running module says: [Sent], [Pong], [Health] or [Reported].
+// Up is what a running module says: [Sent], [Pong], [Health], [Output] or [Reported].
 type Up interface{ up() }
 
 // Sent is a message that the module handed over. It waits for Accept or Refuse.

@@ -168,6 +168,9 @@ func (s *Service) run(ctx context.Context, cancel context.CancelFunc, stream grp
 	if len(start.GetState()) > 0 {
 		bay.State = start.GetState()
 	}
+	for _, i := range start.GetInputs() {
+		bay.Linked = append(bay.Linked, inputFromPB(i))
+	}
 	quit, written := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(written)

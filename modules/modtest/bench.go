@@ -33,6 +33,7 @@ type Bench struct {
 	health   []modkit.Health
 	reported json.RawMessage
 	pongs    []modkit.Pong
+	outputs  map[string]modkit.Output // the newest of each
 	err      error
 }
 
@@ -41,6 +42,7 @@ func (b *Bench) begin(r *modkit.Running, cfg Config, cancel context.CancelFunc) 
 	b.mu.Lock()
 	b.changed = make(chan struct{})
 	b.sent, b.taken, b.state, b.health, b.reported, b.pongs, b.err = nil, 0, cfg.State, nil, nil, nil, nil
+	b.outputs = map[string]modkit.Output{}
 	b.mu.Unlock()
 	go b.listen(b.done)
 }
@@ -77,6 +79,8 @@ func (b *Bench) keep(up modkit.Up) {
 		b.health = append(b.health, u)
 	case modkit.Reported:
 		b.reported = u.Properties
+	case modkit.Output:
+		b.outputs[u.Name] = u
 	case modkit.Pong:
 		b.pongs = append(b.pongs, u)
 	}
@@ -203,6 +207,26 @@ func (b *Bench) WaitReported(f func(doc map[string]any) bool) map[string]any {
 		return b.reported != nil && json.Unmarshal(b.reported, &doc) == nil && f(doc)
 	})
 	return doc
+}
+
+// Input brings a value over a link.
+func (b *Bench) Input(in modkit.Input) {
+	b.t.Helper()
+	if err := b.Running.Input(in); err != nil {
+		b.t.Fatalf("modtest: %v", err)
+	}
+}
+
+// WaitOutput waits until f accepts what the module has said last of an output, and answers it.
+func (b *Bench) WaitOutput(name string, f func(modkit.Output) bool) modkit.Output {
+	b.t.Helper()
+	var o modkit.Output
+	b.until("such output "+name, func() bool {
+		var said bool
+		o, said = b.outputs[name]
+		return said && f(o)
+	})
+	return o
 }
 
 // Ping pings the module and waits for its answer.

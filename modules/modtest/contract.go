@@ -56,9 +56,22 @@ func names(t *testing.T, d modkit.Description) {
 		}
 	}
 	for _, i := range d.Inputs {
-		if !settingName.MatchString(i.Name) || i.Summary == "" {
-			t.Errorf("input %q: want a snake_case name and a summary", i.Name)
-		}
+		port(t, "input", i.Name, i.Summary, i.Type)
+	}
+	for _, o := range d.Outputs {
+		port(t, "output", o.Name, o.Summary, o.Type)
+	}
+}
+
+func port(t *testing.T, what, name, summary string, kind modkit.ValueType) {
+	t.Helper()
+	if !settingName.MatchString(name) || summary == "" {
+		t.Errorf("%s %q: want a snake_case name and a summary", what, name)
+	}
+	switch kind {
+	case modkit.Boolean, modkit.Number, modkit.Text:
+	default:
+		t.Errorf("%s %s has the unknown type %q", what, name, kind)
 	}
 }
 

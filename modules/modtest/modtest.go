@@ -30,6 +30,7 @@ type Config struct {
 	Wiring   map[string]any        // over the schema's defaults
 	Settings map[string]any        // over the schema's defaults
 	State    []byte                // the last durable state
+	Linked   []modkit.Input        // inputs that are linked, as they stand; Bench.Input brings what comes later
 	Hold     bool                  // don't accept messages: the test does it, by Bench.Accept and Bench.Refuse
 	Log      slog.Handler          // where the module logs; nil means the test's log
 }
@@ -88,6 +89,7 @@ func (b *Bench) Start(cfg Config) {
 		Wiring:   document(b.t, "wiring", d.Wiring, cfg.Wiring),
 		Settings: modkit.Settings{Doc: document(b.t, "settings", d.Settings, cfg.Settings), Version: 1},
 		State:    cfg.State,
+		Inputs:   cfg.Linked,
 	})
 	if err != nil {
 		cancel()

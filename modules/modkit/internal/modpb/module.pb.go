@@ -164,7 +164,7 @@ func (x Health_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Health_State.Descriptor instead.
 func (Health_State) EnumDescriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{19, 0}
+	return file_module_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type DescribeRequest struct {
@@ -212,6 +212,7 @@ type Description struct {
 	Methods        []*Method              `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	Wires          []*Wire                `protobuf:"bytes,6,rep,name=wires,proto3" json:"wires,omitempty"` // the members of wiring that are wire URIs
 	Inputs         []*InputPort           `protobuf:"bytes,7,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	Outputs        []*OutputPort          `protobuf:"bytes,8,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -291,6 +292,13 @@ func (x *Description) GetWires() []*Wire {
 func (x *Description) GetInputs() []*InputPort {
 	if x != nil {
 		return x.Inputs
+	}
+	return nil
+}
+
+func (x *Description) GetOutputs() []*OutputPort {
+	if x != nil {
+		return x.Outputs
 	}
 	return nil
 }
@@ -415,10 +423,12 @@ func (x *Wire) GetOptional() bool {
 	return false
 }
 
+// InputPort is a value that the module takes from another component, by a link in the device file.
 type InputPort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Summary       string                 `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
+	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"` // boolean, number, string: a link joins an output and an input of one type
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -467,6 +477,74 @@ func (x *InputPort) GetSummary() string {
 	return ""
 }
 
+func (x *InputPort) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+// OutputPort is a value that the module has for others.
+type OutputPort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Summary       string                 `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
+	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutputPort) Reset() {
+	*x = OutputPort{}
+	mi := &file_module_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutputPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutputPort) ProtoMessage() {}
+
+func (x *OutputPort) ProtoReflect() protoreflect.Message {
+	mi := &file_module_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutputPort.ProtoReflect.Descriptor instead.
+func (*OutputPort) Descriptor() ([]byte, []int) {
+	return file_module_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *OutputPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OutputPort) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *OutputPort) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
 type ApplyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Settings      []byte                 `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"` // JSON object: every setting, defaults filled in
@@ -477,7 +555,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_module_proto_msgTypes[5]
+	mi := &file_module_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +567,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[5]
+	mi := &file_module_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +580,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{5}
+	return file_module_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ApplyRequest) GetSettings() []byte {
@@ -528,7 +606,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_module_proto_msgTypes[6]
+	mi := &file_module_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +618,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[6]
+	mi := &file_module_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +631,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{6}
+	return file_module_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ApplyResponse) GetSettings() map[string]*Setting {
@@ -574,7 +652,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_module_proto_msgTypes[7]
+	mi := &file_module_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +664,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[7]
+	mi := &file_module_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +677,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{7}
+	return file_module_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Setting) GetValue() []byte {
@@ -633,7 +711,7 @@ type InvokeRequest struct {
 
 func (x *InvokeRequest) Reset() {
 	*x = InvokeRequest{}
-	mi := &file_module_proto_msgTypes[8]
+	mi := &file_module_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +723,7 @@ func (x *InvokeRequest) String() string {
 func (*InvokeRequest) ProtoMessage() {}
 
 func (x *InvokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[8]
+	mi := &file_module_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +736,7 @@ func (x *InvokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeRequest.ProtoReflect.Descriptor instead.
 func (*InvokeRequest) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{8}
+	return file_module_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InvokeRequest) GetMethod() string {
@@ -685,7 +763,7 @@ type InvokeResponse struct {
 
 func (x *InvokeResponse) Reset() {
 	*x = InvokeResponse{}
-	mi := &file_module_proto_msgTypes[9]
+	mi := &file_module_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +775,7 @@ func (x *InvokeResponse) String() string {
 func (*InvokeResponse) ProtoMessage() {}
 
 func (x *InvokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[9]
+	mi := &file_module_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +788,7 @@ func (x *InvokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeResponse.ProtoReflect.Descriptor instead.
 func (*InvokeResponse) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{9}
+	return file_module_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InvokeResponse) GetStatus() int32 {
@@ -742,7 +820,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_module_proto_msgTypes[10]
+	mi := &file_module_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +832,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[10]
+	mi := &file_module_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +845,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{10}
+	return file_module_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Down) GetKind() isDown_Kind {
@@ -846,14 +924,15 @@ type Start struct {
 	Wiring        []byte                 `protobuf:"bytes,1,opt,name=wiring,proto3" json:"wiring,omitempty"`     // JSON object, defaults filled in
 	Settings      []byte                 `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"` // as in ApplyRequest; applied before the module touches hardware
 	Version       int64                  `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	State         []byte                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"` // the module's last durable state, or empty
+	State         []byte                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`   // the module's last durable state, or empty
+	Inputs        []*Input               `protobuf:"bytes,5,rep,name=inputs,proto3" json:"inputs,omitempty"` // each input that is linked, as it stands; nothing ever comes for the others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_module_proto_msgTypes[11]
+	mi := &file_module_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +944,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[11]
+	mi := &file_module_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +957,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{11}
+	return file_module_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Start) GetWiring() []byte {
@@ -909,6 +988,13 @@ func (x *Start) GetState() []byte {
 	return nil
 }
 
+func (x *Start) GetInputs() []*Input {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
 // Accepted says that a message (and its state) will not be lost any more, or why it was refused for good.
 type Accepted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -920,7 +1006,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_module_proto_msgTypes[12]
+	mi := &file_module_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +1018,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[12]
+	mi := &file_module_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +1031,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{12}
+	return file_module_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Accepted) GetSeq() uint64 {
@@ -962,19 +1048,21 @@ func (x *Accepted) GetRefused() string {
 	return ""
 }
 
+// Input is a value that came over a link.
 type Input struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"` // JSON
-	AtUnixNs      int64                  `protobuf:"varint,3,opt,name=at_unix_ns,json=atUnixNs,proto3" json:"at_unix_ns,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`                          // JSON of the port's type; empty while unknown
+	AtUnixNs      int64                  `protobuf:"varint,3,opt,name=at_unix_ns,json=atUnixNs,proto3" json:"at_unix_ns,omitempty"` // when the source saw it; when it became unknown
 	Quality       Quality                `protobuf:"varint,4,opt,name=quality,proto3,enum=twinbay.module.v1.Quality" json:"quality,omitempty"`
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"` // why it is unknown, for a person
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_module_proto_msgTypes[13]
+	mi := &file_module_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1074,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[13]
+	mi := &file_module_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1087,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{13}
+	return file_module_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Input) GetName() string {
@@ -1030,6 +1118,13 @@ func (x *Input) GetQuality() Quality {
 	return Quality_QUALITY_UNKNOWN
 }
 
+func (x *Input) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1039,7 +1134,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_module_proto_msgTypes[14]
+	mi := &file_module_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1146,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[14]
+	mi := &file_module_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1159,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{14}
+	return file_module_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -1083,6 +1178,7 @@ type Up struct {
 	//	*Up_Pong
 	//	*Up_Health
 	//	*Up_Reported
+	//	*Up_Output
 	Kind          isUp_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1090,7 +1186,7 @@ type Up struct {
 
 func (x *Up) Reset() {
 	*x = Up{}
-	mi := &file_module_proto_msgTypes[15]
+	mi := &file_module_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1198,7 @@ func (x *Up) String() string {
 func (*Up) ProtoMessage() {}
 
 func (x *Up) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[15]
+	mi := &file_module_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1211,7 @@ func (x *Up) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Up.ProtoReflect.Descriptor instead.
 func (*Up) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{15}
+	return file_module_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Up) GetKind() isUp_Kind {
@@ -1170,6 +1266,15 @@ func (x *Up) GetReported() *Reported {
 	return nil
 }
 
+func (x *Up) GetOutput() *Output {
+	if x != nil {
+		if x, ok := x.Kind.(*Up_Output); ok {
+			return x.Output
+		}
+	}
+	return nil
+}
+
 type isUp_Kind interface {
 	isUp_Kind()
 }
@@ -1194,6 +1299,10 @@ type Up_Reported struct {
 	Reported *Reported `protobuf:"bytes,5,opt,name=reported,proto3,oneof"`
 }
 
+type Up_Output struct {
+	Output *Output `protobuf:"bytes,6,opt,name=output,proto3,oneof"`
+}
+
 func (*Up_Started) isUp_Kind() {}
 
 func (*Up_Message) isUp_Kind() {}
@@ -1203,6 +1312,8 @@ func (*Up_Pong) isUp_Kind() {}
 func (*Up_Health) isUp_Kind() {}
 
 func (*Up_Reported) isUp_Kind() {}
+
+func (*Up_Output) isUp_Kind() {}
 
 // Started answers Start: what is in force of the settings that came with it.
 type Started struct {
@@ -1214,7 +1325,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_module_proto_msgTypes[16]
+	mi := &file_module_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1337,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[16]
+	mi := &file_module_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1350,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{16}
+	return file_module_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Started) GetApplied() *ApplyResponse {
@@ -1264,7 +1375,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_module_proto_msgTypes[17]
+	mi := &file_module_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1387,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[17]
+	mi := &file_module_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1400,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{17}
+	return file_module_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Message) GetSeq() uint64 {
@@ -1352,7 +1463,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_module_proto_msgTypes[18]
+	mi := &file_module_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1475,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[18]
+	mi := &file_module_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1488,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{18}
+	return file_module_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -1411,7 +1522,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_module_proto_msgTypes[19]
+	mi := &file_module_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1534,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[19]
+	mi := &file_module_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1547,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{19}
+	return file_module_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Health) GetState() Health_State {
@@ -1464,7 +1575,7 @@ type Reported struct {
 
 func (x *Reported) Reset() {
 	*x = Reported{}
-	mi := &file_module_proto_msgTypes[20]
+	mi := &file_module_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1587,7 @@ func (x *Reported) String() string {
 func (*Reported) ProtoMessage() {}
 
 func (x *Reported) ProtoReflect() protoreflect.Message {
-	mi := &file_module_proto_msgTypes[20]
+	mi := &file_module_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1600,7 @@ func (x *Reported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reported.ProtoReflect.Descriptor instead.
 func (*Reported) Descriptor() ([]byte, []int) {
-	return file_module_proto_rawDescGZIP(), []int{20}
+	return file_module_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Reported) GetProperties() []byte {
@@ -1499,12 +1610,97 @@ func (x *Reported) GetProperties() []byte {
 	return nil
 }
 
+// Output is the value of an output port, said whenever it changes.
+type Output struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`                          // JSON of the port's type; ignored while unknown
+	AtUnixNs      int64                  `protobuf:"varint,3,opt,name=at_unix_ns,json=atUnixNs,proto3" json:"at_unix_ns,omitempty"` // when it was seen
+	Quality       Quality                `protobuf:"varint,4,opt,name=quality,proto3,enum=twinbay.module.v1.Quality" json:"quality,omitempty"`
+	ValidMs       int64                  `protobuf:"varint,5,opt,name=valid_ms,json=validMs,proto3" json:"valid_ms,omitempty"` // for so long, unless it is said again; 0: until something else is said
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`                   // why it is unknown, for a person
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Output) Reset() {
+	*x = Output{}
+	mi := &file_module_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Output) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Output) ProtoMessage() {}
+
+func (x *Output) ProtoReflect() protoreflect.Message {
+	mi := &file_module_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Output.ProtoReflect.Descriptor instead.
+func (*Output) Descriptor() ([]byte, []int) {
+	return file_module_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Output) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Output) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *Output) GetAtUnixNs() int64 {
+	if x != nil {
+		return x.AtUnixNs
+	}
+	return 0
+}
+
+func (x *Output) GetQuality() Quality {
+	if x != nil {
+		return x.Quality
+	}
+	return Quality_QUALITY_UNKNOWN
+}
+
+func (x *Output) GetValidMs() int64 {
+	if x != nil {
+		return x.ValidMs
+	}
+	return 0
+}
+
+func (x *Output) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_module_proto protoreflect.FileDescriptor
 
 const file_module_proto_rawDesc = "" +
 	"\n" +
 	"\fmodule.proto\x12\x11twinbay.module.v1\"\x11\n" +
-	"\x0fDescribeRequest\"\xa3\x02\n" +
+	"\x0fDescribeRequest\"\xdc\x02\n" +
 	"\vDescription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12'\n" +
@@ -1512,7 +1708,8 @@ const file_module_proto_rawDesc = "" +
 	"\rwiring_schema\x18\x04 \x01(\fR\fwiringSchema\x123\n" +
 	"\amethods\x18\x05 \x03(\v2\x19.twinbay.module.v1.MethodR\amethods\x12-\n" +
 	"\x05wires\x18\x06 \x03(\v2\x17.twinbay.module.v1.WireR\x05wires\x124\n" +
-	"\x06inputs\x18\a \x03(\v2\x1c.twinbay.module.v1.InputPortR\x06inputs\"W\n" +
+	"\x06inputs\x18\a \x03(\v2\x1c.twinbay.module.v1.InputPortR\x06inputs\x127\n" +
+	"\aoutputs\x18\b \x03(\v2\x1d.twinbay.module.v1.OutputPortR\aoutputs\"W\n" +
 	"\x06Method\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\asummary\x18\x02 \x01(\tR\asummary\x12\x1f\n" +
@@ -1521,10 +1718,16 @@ const file_module_proto_rawDesc = "" +
 	"\x04Wire\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
-	"\boptional\x18\x03 \x01(\bR\boptional\"9\n" +
+	"\boptional\x18\x03 \x01(\bR\boptional\"M\n" +
 	"\tInputPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\asummary\x18\x02 \x01(\tR\asummary\"D\n" +
+	"\asummary\x18\x02 \x01(\tR\asummary\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\"N\n" +
+	"\n" +
+	"OutputPort\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\asummary\x18\x02 \x01(\tR\asummary\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\"D\n" +
 	"\fApplyRequest\x12\x1a\n" +
 	"\bsettings\x18\x01 \x01(\fR\bsettings\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\"\xb4\x01\n" +
@@ -1548,29 +1751,32 @@ const file_module_proto_rawDesc = "" +
 	"\baccepted\x18\x02 \x01(\v2\x1b.twinbay.module.v1.AcceptedH\x00R\baccepted\x120\n" +
 	"\x05input\x18\x03 \x01(\v2\x18.twinbay.module.v1.InputH\x00R\x05input\x12-\n" +
 	"\x04ping\x18\x04 \x01(\v2\x17.twinbay.module.v1.PingH\x00R\x04pingB\x06\n" +
-	"\x04kind\"k\n" +
+	"\x04kind\"\x9d\x01\n" +
 	"\x05Start\x12\x16\n" +
 	"\x06wiring\x18\x01 \x01(\fR\x06wiring\x12\x1a\n" +
 	"\bsettings\x18\x02 \x01(\fR\bsettings\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x03R\aversion\x12\x14\n" +
-	"\x05state\x18\x04 \x01(\fR\x05state\"6\n" +
+	"\x05state\x18\x04 \x01(\fR\x05state\x120\n" +
+	"\x06inputs\x18\x05 \x03(\v2\x18.twinbay.module.v1.InputR\x06inputs\"6\n" +
 	"\bAccepted\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x18\n" +
-	"\arefused\x18\x02 \x01(\tR\arefused\"\x85\x01\n" +
+	"\arefused\x18\x02 \x01(\tR\arefused\"\x9d\x01\n" +
 	"\x05Input\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1c\n" +
 	"\n" +
 	"at_unix_ns\x18\x03 \x01(\x03R\batUnixNs\x124\n" +
-	"\aquality\x18\x04 \x01(\x0e2\x1a.twinbay.module.v1.QualityR\aquality\"\x16\n" +
+	"\aquality\x18\x04 \x01(\x0e2\x1a.twinbay.module.v1.QualityR\aquality\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\x16\n" +
 	"\x04Ping\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\x9b\x02\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xd0\x02\n" +
 	"\x02Up\x126\n" +
 	"\astarted\x18\x01 \x01(\v2\x1a.twinbay.module.v1.StartedH\x00R\astarted\x126\n" +
 	"\amessage\x18\x02 \x01(\v2\x1a.twinbay.module.v1.MessageH\x00R\amessage\x12-\n" +
 	"\x04pong\x18\x03 \x01(\v2\x17.twinbay.module.v1.PongH\x00R\x04pong\x123\n" +
 	"\x06health\x18\x04 \x01(\v2\x19.twinbay.module.v1.HealthH\x00R\x06health\x129\n" +
-	"\breported\x18\x05 \x01(\v2\x1b.twinbay.module.v1.ReportedH\x00R\breportedB\x06\n" +
+	"\breported\x18\x05 \x01(\v2\x1b.twinbay.module.v1.ReportedH\x00R\breported\x123\n" +
+	"\x06output\x18\x06 \x01(\v2\x19.twinbay.module.v1.OutputH\x00R\x06outputB\x06\n" +
 	"\x04kind\"E\n" +
 	"\aStarted\x12:\n" +
 	"\aapplied\x18\x01 \x01(\v2 .twinbay.module.v1.ApplyResponseR\aapplied\"\xcd\x02\n" +
@@ -1603,7 +1809,15 @@ const file_module_proto_rawDesc = "" +
 	"\bReported\x12\x1e\n" +
 	"\n" +
 	"properties\x18\x01 \x01(\fR\n" +
-	"properties*0\n" +
+	"properties\"\xb9\x01\n" +
+	"\x06Output\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1c\n" +
+	"\n" +
+	"at_unix_ns\x18\x03 \x01(\x03R\batUnixNs\x124\n" +
+	"\aquality\x18\x04 \x01(\x0e2\x1a.twinbay.module.v1.QualityR\aquality\x12\x19\n" +
+	"\bvalid_ms\x18\x05 \x01(\x03R\avalidMs\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason*0\n" +
 	"\aQuality\x12\x13\n" +
 	"\x0fQUALITY_UNKNOWN\x10\x00\x12\x10\n" +
 	"\fQUALITY_GOOD\x10\x01*2\n" +
@@ -1629,7 +1843,7 @@ func file_module_proto_rawDescGZIP() []byte {
 }
 
 var file_module_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_module_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_module_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_module_proto_goTypes = []any{
 	(Quality)(0),            // 0: twinbay.module.v1.Quality
 	(Priority)(0),           // 1: twinbay.module.v1.Priority
@@ -1639,58 +1853,64 @@ var file_module_proto_goTypes = []any{
 	(*Method)(nil),          // 5: twinbay.module.v1.Method
 	(*Wire)(nil),            // 6: twinbay.module.v1.Wire
 	(*InputPort)(nil),       // 7: twinbay.module.v1.InputPort
-	(*ApplyRequest)(nil),    // 8: twinbay.module.v1.ApplyRequest
-	(*ApplyResponse)(nil),   // 9: twinbay.module.v1.ApplyResponse
-	(*Setting)(nil),         // 10: twinbay.module.v1.Setting
-	(*InvokeRequest)(nil),   // 11: twinbay.module.v1.InvokeRequest
-	(*InvokeResponse)(nil),  // 12: twinbay.module.v1.InvokeResponse
-	(*Down)(nil),            // 13: twinbay.module.v1.Down
-	(*Start)(nil),           // 14: twinbay.module.v1.Start
-	(*Accepted)(nil),        // 15: twinbay.module.v1.Accepted
-	(*Input)(nil),           // 16: twinbay.module.v1.Input
-	(*Ping)(nil),            // 17: twinbay.module.v1.Ping
-	(*Up)(nil),              // 18: twinbay.module.v1.Up
-	(*Started)(nil),         // 19: twinbay.module.v1.Started
-	(*Message)(nil),         // 20: twinbay.module.v1.Message
-	(*Pong)(nil),            // 21: twinbay.module.v1.Pong
-	(*Health)(nil),          // 22: twinbay.module.v1.Health
-	(*Reported)(nil),        // 23: twinbay.module.v1.Reported
-	nil,                     // 24: twinbay.module.v1.ApplyResponse.SettingsEntry
-	nil,                     // 25: twinbay.module.v1.Message.PropertiesEntry
+	(*OutputPort)(nil),      // 8: twinbay.module.v1.OutputPort
+	(*ApplyRequest)(nil),    // 9: twinbay.module.v1.ApplyRequest
+	(*ApplyResponse)(nil),   // 10: twinbay.module.v1.ApplyResponse
+	(*Setting)(nil),         // 11: twinbay.module.v1.Setting
+	(*InvokeRequest)(nil),   // 12: twinbay.module.v1.InvokeRequest
+	(*InvokeResponse)(nil),  // 13: twinbay.module.v1.InvokeResponse
+	(*Down)(nil),            // 14: twinbay.module.v1.Down
+	(*Start)(nil),           // 15: twinbay.module.v1.Start
+	(*Accepted)(nil),        // 16: twinbay.module.v1.Accepted
+	(*Input)(nil),           // 17: twinbay.module.v1.Input
+	(*Ping)(nil),            // 18: twinbay.module.v1.Ping
+	(*Up)(nil),              // 19: twinbay.module.v1.Up
+	(*Started)(nil),         // 20: twinbay.module.v1.Started
+	(*Message)(nil),         // 21: twinbay.module.v1.Message
+	(*Pong)(nil),            // 22: twinbay.module.v1.Pong
+	(*Health)(nil),          // 23: twinbay.module.v1.Health
+	(*Reported)(nil),        // 24: twinbay.module.v1.Reported
+	(*Output)(nil),          // 25: twinbay.module.v1.Output
+	nil,                     // 26: twinbay.module.v1.ApplyResponse.SettingsEntry
+	nil,                     // 27: twinbay.module.v1.Message.PropertiesEntry
 }
 var file_module_proto_depIdxs = []int32{
 	5,  // 0: twinbay.module.v1.Description.methods:type_name -> twinbay.module.v1.Method
 	6,  // 1: twinbay.module.v1.Description.wires:type_name -> twinbay.module.v1.Wire
 	7,  // 2: twinbay.module.v1.Description.inputs:type_name -> twinbay.module.v1.InputPort
-	24, // 3: twinbay.module.v1.ApplyResponse.settings:type_name -> twinbay.module.v1.ApplyResponse.SettingsEntry
-	14, // 4: twinbay.module.v1.Down.start:type_name -> twinbay.module.v1.Start
-	15, // 5: twinbay.module.v1.Down.accepted:type_name -> twinbay.module.v1.Accepted
-	16, // 6: twinbay.module.v1.Down.input:type_name -> twinbay.module.v1.Input
-	17, // 7: twinbay.module.v1.Down.ping:type_name -> twinbay.module.v1.Ping
-	0,  // 8: twinbay.module.v1.Input.quality:type_name -> twinbay.module.v1.Quality
-	19, // 9: twinbay.module.v1.Up.started:type_name -> twinbay.module.v1.Started
-	20, // 10: twinbay.module.v1.Up.message:type_name -> twinbay.module.v1.Message
-	21, // 11: twinbay.module.v1.Up.pong:type_name -> twinbay.module.v1.Pong
-	22, // 12: twinbay.module.v1.Up.health:type_name -> twinbay.module.v1.Health
-	23, // 13: twinbay.module.v1.Up.reported:type_name -> twinbay.module.v1.Reported
-	9,  // 14: twinbay.module.v1.Started.applied:type_name -> twinbay.module.v1.ApplyResponse
-	25, // 15: twinbay.module.v1.Message.properties:type_name -> twinbay.module.v1.Message.PropertiesEntry
-	1,  // 16: twinbay.module.v1.Message.priority:type_name -> twinbay.module.v1.Priority
-	2,  // 17: twinbay.module.v1.Health.state:type_name -> twinbay.module.v1.Health.State
-	10, // 18: twinbay.module.v1.ApplyResponse.SettingsEntry.value:type_name -> twinbay.module.v1.Setting
-	3,  // 19: twinbay.module.v1.Module.Describe:input_type -> twinbay.module.v1.DescribeRequest
-	8,  // 20: twinbay.module.v1.Module.Apply:input_type -> twinbay.module.v1.ApplyRequest
-	11, // 21: twinbay.module.v1.Module.Invoke:input_type -> twinbay.module.v1.InvokeRequest
-	13, // 22: twinbay.module.v1.Module.Run:input_type -> twinbay.module.v1.Down
-	4,  // 23: twinbay.module.v1.Module.Describe:output_type -> twinbay.module.v1.Description
-	9,  // 24: twinbay.module.v1.Module.Apply:output_type -> twinbay.module.v1.ApplyResponse
-	12, // 25: twinbay.module.v1.Module.Invoke:output_type -> twinbay.module.v1.InvokeResponse
-	18, // 26: twinbay.module.v1.Module.Run:output_type -> twinbay.module.v1.Up
-	23, // [23:27] is the sub-list for method output_type
-	19, // [19:23] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	8,  // 3: twinbay.module.v1.Description.outputs:type_name -> twinbay.module.v1.OutputPort
+	26, // 4: twinbay.module.v1.ApplyResponse.settings:type_name -> twinbay.module.v1.ApplyResponse.SettingsEntry
+	15, // 5: twinbay.module.v1.Down.start:type_name -> twinbay.module.v1.Start
+	16, // 6: twinbay.module.v1.Down.accepted:type_name -> twinbay.module.v1.Accepted
+	17, // 7: twinbay.module.v1.Down.input:type_name -> twinbay.module.v1.Input
+	18, // 8: twinbay.module.v1.Down.ping:type_name -> twinbay.module.v1.Ping
+	17, // 9: twinbay.module.v1.Start.inputs:type_name -> twinbay.module.v1.Input
+	0,  // 10: twinbay.module.v1.Input.quality:type_name -> twinbay.module.v1.Quality
+	20, // 11: twinbay.module.v1.Up.started:type_name -> twinbay.module.v1.Started
+	21, // 12: twinbay.module.v1.Up.message:type_name -> twinbay.module.v1.Message
+	22, // 13: twinbay.module.v1.Up.pong:type_name -> twinbay.module.v1.Pong
+	23, // 14: twinbay.module.v1.Up.health:type_name -> twinbay.module.v1.Health
+	24, // 15: twinbay.module.v1.Up.reported:type_name -> twinbay.module.v1.Reported
+	25, // 16: twinbay.module.v1.Up.output:type_name -> twinbay.module.v1.Output
+	10, // 17: twinbay.module.v1.Started.applied:type_name -> twinbay.module.v1.ApplyResponse
+	27, // 18: twinbay.module.v1.Message.properties:type_name -> twinbay.module.v1.Message.PropertiesEntry
+	1,  // 19: twinbay.module.v1.Message.priority:type_name -> twinbay.module.v1.Priority
+	2,  // 20: twinbay.module.v1.Health.state:type_name -> twinbay.module.v1.Health.State
+	0,  // 21: twinbay.module.v1.Output.quality:type_name -> twinbay.module.v1.Quality
+	11, // 22: twinbay.module.v1.ApplyResponse.SettingsEntry.value:type_name -> twinbay.module.v1.Setting
+	3,  // 23: twinbay.module.v1.Module.Describe:input_type -> twinbay.module.v1.DescribeRequest
+	9,  // 24: twinbay.module.v1.Module.Apply:input_type -> twinbay.module.v1.ApplyRequest
+	12, // 25: twinbay.module.v1.Module.Invoke:input_type -> twinbay.module.v1.InvokeRequest
+	14, // 26: twinbay.module.v1.Module.Run:input_type -> twinbay.module.v1.Down
+	4,  // 27: twinbay.module.v1.Module.Describe:output_type -> twinbay.module.v1.Description
+	10, // 28: twinbay.module.v1.Module.Apply:output_type -> twinbay.module.v1.ApplyResponse
+	13, // 29: twinbay.module.v1.Module.Invoke:output_type -> twinbay.module.v1.InvokeResponse
+	19, // 30: twinbay.module.v1.Module.Run:output_type -> twinbay.module.v1.Up
+	27, // [27:31] is the sub-list for method output_type
+	23, // [23:27] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_module_proto_init() }
@@ -1698,27 +1918,28 @@ func file_module_proto_init() {
 	if File_module_proto != nil {
 		return
 	}
-	file_module_proto_msgTypes[10].OneofWrappers = []any{
+	file_module_proto_msgTypes[11].OneofWrappers = []any{
 		(*Down_Start)(nil),
 		(*Down_Accepted)(nil),
 		(*Down_Input)(nil),
 		(*Down_Ping)(nil),
 	}
-	file_module_proto_msgTypes[15].OneofWrappers = []any{
+	file_module_proto_msgTypes[16].OneofWrappers = []any{
 		(*Up_Started)(nil),
 		(*Up_Message)(nil),
 		(*Up_Pong)(nil),
 		(*Up_Health)(nil),
 		(*Up_Reported)(nil),
+		(*Up_Output)(nil),
 	}
-	file_module_proto_msgTypes[17].OneofWrappers = []any{}
+	file_module_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_module_proto_rawDesc), len(file_module_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
