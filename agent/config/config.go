@@ -30,6 +30,11 @@
 //	wiring = { bus = "i2c:/dev/i2c-1" }
 //	settings = { period_ms = 5000 }
 //
+//	[[link]]                              # one component's output becomes another's input; as many as there are
+//	from    = "door.open"
+//	to      = "cooling.door"
+//	max_age = "30s"                       # optional: older than this it is unknown; absent: as the output's module says
+//
 // Relative paths are relative to the device file's folder. In wiring it is the agent that resolves them, since the module
 // says which members are wires. Reading is strict: what is not known here is an error, and all errors of a file come at
 // once, each with its line and what to do.
@@ -71,7 +76,8 @@ type Config struct {
 	Device  Device
 	Modules []Module // sorted by name
 
-	at positions
+	at    positions
+	links map[End][]string // the key of each link, by its input
 }
 
 // Hub says where the hub is.
@@ -113,6 +119,7 @@ type Module struct {
 	Credential string         // a reference for identity.Load: "file:" and an absolute path
 	Wiring     map[string]any // as JSON would read it: numbers are json.Number; never nil
 	Settings   map[string]any // likewise
+	Links      []Link         // to its inputs, sorted by them
 
 	Problems Errors `json:"-"` // what is wrong with this component alone; it cannot run until that is mended
 }

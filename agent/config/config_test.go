@@ -82,11 +82,11 @@ func TestParse(t *testing.T) {
 		{"climate", "bme280", "", "file:/etc/twinbay/keys/climate.cs",
 			map[string]any{"bus": "i2c:/dev/i2c-1", "address": json.Number("118")},
 			map[string]any{"interval_ms": json.Number("5000"), "offset_c": json.Number("-0.5"),
-				"limits": map[string]any{"low": json.Number("1"), "names": []any{"a", "b"}}}, nil},
+				"limits": map[string]any{"low": json.Number("1"), "names": []any{"a", "b"}}}, nil, nil},
 		{"custom", "acme", "/etc/twinbay/acme-module", "file:/etc/twinbay/keys/custom.cs",
-			map[string]any{"port": "serial:ttyCOIN", "other": "serial:/dev/ttyS0"}, map[string]any{}, nil},
+			map[string]any{"port": "serial:ttyCOIN", "other": "serial:/dev/ttyS0"}, map[string]any{}, nil, nil},
 		{"door", "door", "", "file:/etc/twinbay/door.cs",
-			map[string]any{"switch": "sim:rig.sock#door", "beam": "gpio:pinctrl-bcm2711/27"}, map[string]any{}, nil},
+			map[string]any{"switch": "sim:rig.sock#door", "beam": "gpio:pinctrl-bcm2711/27"}, map[string]any{}, nil, nil},
 	}
 	if !reflect.DeepEqual(c.Modules, want) {
 		t.Errorf("modules\n%+v\nwant\n%+v", c.Modules, want)
@@ -269,6 +269,8 @@ func TestLoad(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add(complete)
+	f.Add(complete + "[[link]]\nfrom='door.open'\nto='climate.door'\nmax_age='3s'\n[[link]]\nto=5\n")
+	f.Add("link=[{from='a.b'},{to=1}]\n[[\"\"]]\n[[\"\".a]]\n[a]")
 	f.Add("[[modules.a]]\nx=[{y=1},{y=2}]")
 	f.Add("modules = 5\nhub.host = 1\na.'b.c'.\"\\u0000\" = {}")
 	f.Fuzz(func(t *testing.T, text string) {

@@ -30,7 +30,7 @@ func (d *decoder) fail(key []string, hint, format string, args ...any) {
 }
 
 func (d *decoder) file(tree map[string]any, c *Config) {
-	d.keys(tree, nil, "hub", "agent", "outbox", "device", "modules")
+	d.keys(tree, nil, "hub", "agent", "outbox", "device", "modules", "link")
 	d.hub(d.table(tree, nil, "hub"), &c.Hub)
 	d.agent(d.table(tree, nil, "agent"), &c.Agent)
 	d.outbox(d.table(tree, nil, "outbox"), &c.Outbox)
@@ -45,6 +45,7 @@ func (d *decoder) file(tree map[string]any, c *Config) {
 		c.Modules = append(c.Modules, m)
 	}
 	d.twice(c)
+	d.linkTable(tree, c)
 }
 
 // hostName is a DNS name or an address: letters, digits, dots and hyphens (RFC 1123, 2.1), and colons of IPv6.

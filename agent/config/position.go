@@ -105,7 +105,7 @@ func parseTOML(file string, text []byte) (map[string]any, positions, error) {
 		}
 		return nil, at, Errors{e}
 	}
-	w := walker{text: text, at: at}
+	w := walker{text: text, at: at, arrays: map[string]int{}}
 	w.p.Reset(text)
 	for w.p.NextExpression() {
 		w.expression(w.p.Expression())
@@ -116,20 +116,24 @@ func parseTOML(file string, text []byte) (map[string]any, positions, error) {
 	return tree, at, nil
 }
 
-// walker notes the first place of each key. Of an array of tables only the array itself is noted.
+// walker notes the first place of each key. An array of tables is noted by itself, and each of its tables by its number,
+// from 0, at its own header.
 type walker struct {
 	p      unstable.Parser
 	text   []byte
 	at     positions
 	prefix []string
-	offset int // the last place
+	arrays map[string]int // how many tables of each array there were
+	offset int            // the last place
 	last   position
 }
 
 func (w *walker) expression(n *unstable.Node) {
 	switch n.Kind {
-	case unstable.Table, unstable.ArrayTable:
+	case unstable.Table:
 		w.prefix = w.key(n, nil)
+	case unstable.ArrayTable:
+		w.prefix = w.element(n)
 	case unstable.KeyValue:
 		w.keyValue(n, w.prefix)
 	}
@@ -158,10 +162,28 @@ func (w *walker) value(v *unstable.Node, key []string) {
 	}
 }
 
+// element is the key of one table of an array of tables.
+func (w *walker) element(n *unstable.Node) []string {
+	key := w.key(n, nil)
+	id := joinKey(key)
+	i := w.arrays[id]
+	w.arrays[id]++
+	var at position
+	for it := n.Key(); it.Next(); {
+		at = w.place(int(it.Node().Raw.Offset))
+	}
+	key = append(key, strconv.Itoa(i))
+	w.at.keys[joinKey(key)] = at
+	return key
+}
+
 // key notes each part of a dotted key and answers the whole of it.
 func (w *walker) key(n *unstable.Node, prefix []string) []string {
 	key := slices.Clone(prefix)
 	for it := n.Key(); it.Next(); {
+		if n := w.arrays[joinKey(key)]; n > 0 && len(key) > 0 { // more of the newest table of an array
+			key = append(key, strconv.Itoa(n-1))
+		}
 		key = append(key, string(it.Node().Data))
 		id := joinKey(key)
 		if _, ok := w.at.keys[id]; !ok {
