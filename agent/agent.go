@@ -86,6 +86,7 @@ type Agent struct {
 	places []*place   // in the device file's order; replaced as a whole, guarded by mu
 	device *device
 	outbox atomic.Pointer[outbox.Log] // nil before Run
+	links  *links
 
 	mu     sync.Mutex
 	owners map[identity.ID]string // whose session an identity is
@@ -112,7 +113,7 @@ func New(c Config) (*Agent, error) {
 	}
 	a := &Agent{
 		load: c.Load, reloads: make(chan reload), version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, network: c.Network, start: c.Start,
-		began: time.Now(), disk: disk.Observe(c.Disk), tell: c.Tell, every: c.Watchdog, hurry: c.Hurry, calls: make(chan func()), owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
+		began: time.Now(), disk: disk.Observe(c.Disk), tell: c.Tell, every: c.Watchdog, hurry: c.Hurry, calls: make(chan func()), links: newLinks(), owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
 	}
 	a.current.Store(c.File)
 	if _, err := a.wire(); err != nil {
@@ -315,6 +316,7 @@ func (a *Agent) Status() local.Status {
 	for _, p := range a.all() {
 		c := p.shown.component()
 		c.Name, c.Module, c.Queue = p.cfg.Name, p.cfg.Use, p.queue()
+		c.Inputs = a.links.status(p.cfg.Links)
 		s.Components = append(s.Components, c)
 	}
 	return s

@@ -44,6 +44,7 @@ type bay struct {
 	hurry   <-chan struct{} // closed when the end must not take time any more
 	answers *answers        // what the module is told of its messages
 	confirm func()          // the hub has taken a token: the best known time is right
+	links   *links
 	hold    func([]holding) (taken holding, other string, ok bool)
 
 	// The module, as it is now.
@@ -57,6 +58,7 @@ type bay struct {
 	dirty       bool      // desired properties have changed since
 	invoking    int       // direct methods under way
 	lastExit    string
+	inlet       *inlet // what comes over links to the module
 
 	// What is reported.
 	acks  map[string]twin.Ack
@@ -78,6 +80,7 @@ func (b *bay) run(stop context.Context) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = newCrash(v)
+			b.mute("a fault of the agent's own ended it")
 		}
 	}()
 	modules, stopModules := context.WithCancel(b.loop.ctx)
@@ -151,11 +154,14 @@ func (b *bay) onStarted(e host.Started) {
 		}
 	})
 	b.shown.processIs(local.Running, e.PID)
+	b.links.speaks(b.name, b.description.Outputs)
+	b.feed(e.Running)
 	b.settled(e.Running.Applied, nil)
 }
 
 func (b *bay) onEnded(e host.Ended) {
 	b.remote, b.running, b.kill, b.asked = nil, nil, nil, nil
+	b.mute("its module has ended: " + e.Exit.Reason)
 	state := local.Waiting
 	if !e.Ran {
 		state = local.Failed
@@ -181,6 +187,7 @@ func (b *bay) onEnded(e host.Ended) {
 // stopped is the module's end at the agent's.
 func (b *bay) stopped() {
 	b.remote, b.running, b.kill = nil, nil, nil
+	b.mute("its module is stopped")
 	b.shown.processIs(local.Stopped, 0)
 }
 
@@ -191,6 +198,8 @@ func (b *bay) onSaid(e host.Said) {
 		b.onSent(e.Running, up)
 	case modkit.Health:
 		b.onHealth(up)
+	case modkit.Output:
+		b.onOutput(up)
 	case modkit.Reported:
 		b.onReported(up)
 	}

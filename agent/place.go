@@ -46,6 +46,7 @@ func (p *place) run(ctx context.Context) {
 		p.log.Error("the component cannot run: the device file has to be mended, and the agent started again", "error", wrong)
 		p.shown.set(func(v *view) { v.process.LastExit = wrong.Error() })
 		p.shown.processIs(local.Failed, 0)
+		p.agent.links.silent(p.cfg.Name, "it cannot run: the device file has to be mended")
 		<-ctx.Done()
 		return
 	}
@@ -95,6 +96,7 @@ func (p *place) newBay(ctx context.Context) *bay {
 		loop:  newLoop(context.WithoutCancel(ctx)), // it ends when the module and the session have been put down
 		shown: p.shown, memo: &p.memo, box: p.box, probe: p.agent.probe, hurry: p.agent.hurry,
 		confirm: func() { p.agent.outbox.Load().Confirm(p.agent.clock.Now()) },
+		links:   p.agent.links,
 		hold:    func(want []holding) (holding, string, bool) { return p.agent.hold(p.cfg.Name, want) },
 	}
 	b.answers = newAnswers()

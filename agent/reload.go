@@ -50,7 +50,8 @@ var errNothingToReload = errors.New("this agent has no device file to read again
 // Reload implements [local.Agent]: it reads the device file again and touches only what has changed. A file with any error
 // changes nothing.
 //
-// A component that is new is started, one that is gone is stopped, one whose table differs is stopped and started. What
+// A component that is new is started, one that is gone is stopped, one whose table differs, or a link to it, is stopped and
+// started. What
 // waits in the outbox of one that is gone stays there, and is sent when the component comes back under its name. Another
 // hub, or another program of modules, restarts all components and the device's own session. Other keys of [agent], and
 // [outbox], count from the agent's next start.
@@ -139,6 +140,7 @@ func (a *Agent) apply(ctx context.Context, wg *sync.WaitGroup, file *config.Conf
 	stop(ending...)
 	for _, name := range r.Removed {
 		before[name].box.Close() // also that of one that could not run
+		a.links.forget(name)
 		if n := before[name].queue().Queued; n > 0 {
 			if r.Kept == nil {
 				r.Kept = map[string]int{}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -126,6 +127,9 @@ type rig struct {
 	quiet  bool // logs nothing below a warning
 	short  bool // modules without HTTP/2 between
 
+	modules map[string]func(component string) modkit.Module // by "use"; others are counters
+	drivers map[string]hal.Driver                           // of their wires
+
 	machines map[string]*machine
 	mu       sync.Mutex
 	running  map[string]*inMemory
@@ -201,6 +205,7 @@ func (r *rig) start(prepare ...func(*Agent)) {
 	}
 	drivers := map[string]hal.Driver{"stuck": stuckDriver{end: over}}
 	r.t.Cleanup(func() { close(over) })
+	maps.Copy(drivers, r.drivers)
 	a, err := New(Config{
 		File: r.file, Version: "1.2.3", Logs: r.logs, Disk: r.disk, Load: r.load,
 		Log:  slog.New(r.logs.Handler(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: level}))),
@@ -209,7 +214,11 @@ func (r *rig) start(prepare ...func(*Agent)) {
 			r.mu.Lock()
 			machine := r.machines[m.Name]
 			r.mu.Unlock()
-			i, err := startInMemory(ctx, &counter{machine: machine}, drivers, slog.New(slog.DiscardHandler), r.short)
+			var module modkit.Module = &counter{machine: machine}
+			if other := r.modules[m.Use]; other != nil {
+				module = other(m.Name)
+			}
+			i, err := startInMemory(ctx, module, drivers, slog.New(slog.DiscardHandler), r.short)
 			if err != nil {
 				return nil, err
 			}

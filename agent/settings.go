@@ -29,10 +29,14 @@ func (b *bay) prepare(d modkit.Description) (modkit.Start, error) {
 	if err != nil {
 		return modkit.Start{}, err
 	}
+	inputs, err := b.link(d)
+	if err != nil {
+		return modkit.Start{}, err
+	}
 	b.described, b.description, b.schema = true, d, schema
 	b.checkFileSettings()
 	b.asked, b.dirty = b.compose(), false
-	return modkit.Start{Wiring: wiring, Settings: b.asked.settings(), State: b.box.State()}, nil
+	return modkit.Start{Wiring: wiring, Settings: b.asked.settings(), State: b.box.State(), Inputs: inputs}, nil
 }
 
 func (b *bay) key(more ...string) []string {

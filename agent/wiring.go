@@ -52,6 +52,10 @@ func Check(file *config.Config, describe func(config.Module) (modkit.Description
 			continue
 		}
 		all = append(all, settingsProblems(file, m, schema)...)
+		all = append(all, linkProblems(file, m, d, func(component string) (modkit.Description, bool) {
+			i := slices.IndexFunc(file.Modules, func(m config.Module) bool { return m.Name == component })
+			return describe(file.Modules[i])
+		})...)
 	}
 	return all
 }

@@ -92,6 +92,17 @@ type Component struct {
 	Last     Reading  `json:"last_reading"`
 	Queue    Queue    `json:"queue"`
 	Health   Health   `json:"health"`
+	Inputs   []Input  `json:"inputs,omitempty"` // those that are linked
+}
+
+// Input is what comes to a component over a link.
+type Input struct {
+	Name   string          `json:"name"`
+	From   string          `json:"from"`            // "door.open"
+	Known  bool            `json:"known"`           // the value may be believed
+	Value  json.RawMessage `json:"value,omitempty"` // while known
+	At     time.Time       `json:"at"`              // of the value, or since when it is unknown
+	Reason string          `json:"reason,omitempty"`
 }
 
 // States of a Process.

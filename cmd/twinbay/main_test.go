@@ -64,6 +64,10 @@ func vending() local.Status {
 			Versions: local.Versions{Desired: 7, Reported: 12},
 			Last:     local.Reading{At: ago(2 * time.Second), Body: json.RawMessage(`{ "temperature_c": 4.25, "humidity_pct": 61.0 }`)},
 			Health:   local.Health{State: local.OK},
+			Inputs: []local.Input{
+				{Name: "door", From: "door.open", At: ago(3 * time.Second), Reason: "door.open: its module has ended: killed by signal 9 (SIGKILL)"},
+				{Name: "power", From: "power.volts", Known: true, Value: json.RawMessage("23.9"), At: ago(90 * time.Second)},
+			},
 		}, {
 			Name: "coins", ModuleID: "Coins-2", Module: "cctalk",
 			Process:  local.Process{PID: 4799, State: local.Running, Since: ago(75 * time.Second), Restarts: 3, LastExit: "signal: killed"},

@@ -57,6 +57,33 @@ func printStatus(w io.Writer, s local.Status, now time.Time) error {
 		}
 		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return printLinks(w, s.Components, now)
+}
+
+// printLinks writes a line for each link between components.
+func printLinks(w io.Writer, all []local.Component, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	first := true
+	for _, c := range all {
+		for _, in := range c.Inputs {
+			if first {
+				fmt.Fprintln(t, "\nLINK\tVALUE\tFOR\tREASON")
+				first = false
+			}
+			value := "unknown"
+			if in.Known {
+				value = clip(string(in.Value), maxReading)
+			}
+			cells := []string{in.From + " → " + c.Name + "." + in.Name, value, age(in.At, now), dash(in.Reason)}
+			for i, cell := range cells {
+				cells[i] = oneLine(cell)
+			}
+			fmt.Fprintln(t, strings.Join(cells, "\t"))
+		}
+	}
 	return t.Flush()
 }
 

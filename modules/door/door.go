@@ -15,6 +15,9 @@ import (
 	"github.com/twinbay/twinbay/modules/modkit"
 )
 
+// outputOpen is what other components may know of the door.
+const outputOpen = "open"
+
 const version = "0.1.0"
 
 // Module is the door module. Make it with New.
@@ -44,6 +47,7 @@ func (m *Module) Describe() modkit.Description {
 			{Name: "switch", Kind: modkit.DigitalIn},
 			{Name: "beam", Kind: modkit.DigitalIn, Optional: true},
 		},
+		Outputs: []modkit.OutputPort{{Name: outputOpen, Summary: "the door is open; unknown while its line cannot be read", Type: modkit.Boolean}},
 	}
 }
 
@@ -93,7 +97,7 @@ func (m *Module) Run(ctx context.Context, bay *modkit.Bay) error {
 	calls, release := m.handover.Own()
 	defer release()
 	m.bay = bay
-	m.job = newJob(m.set, w.Beam != "", m.send)
+	m.job = newJob(m.set, w.Beam != "", m.send, bay.Output)
 	defer m.job.stop()
 
 	ctx, cancel := context.WithCancel(ctx)

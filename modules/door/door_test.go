@@ -249,6 +249,27 @@ func TestMissingLines(t *testing.T) {
 	}
 }
 
+func TestOutput(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := start(t, nil)
+		is := func(value string) func(modkit.Output) bool {
+			return func(o modkit.Output) bool { return o.Quality == modkit.Good && string(o.Value) == value }
+		}
+		m.WaitOutput("open", is("false"))
+		begin := time.Now()
+		m.door.Push(true)
+		if o := m.WaitOutput("open", is("true")); !o.At.Equal(begin) || o.ValidFor != 0 {
+			t.Errorf("output %+v, want it from %v until it changes", o, begin)
+		}
+		m.door.Unplug()
+		if o := m.WaitOutput("open", func(o modkit.Output) bool { return o.Quality == modkit.Unknown }); o.Value != nil || o.Reason == "" {
+			t.Errorf("output %+v, want a reason", o)
+		}
+		m.door.Plug()
+		m.WaitOutput("open", is("true")) // although the door has not moved
+	})
+}
+
 func TestRefusedSettingsKeepTheirValue(t *testing.T) {
 	for name, bad := range map[string]int{"debounce_ms": 1001, "open_alarm_s": -1, "beam_gap_ms": 5001} {
 		doc := json.RawMessage(fmt.Sprintf(`{%q:%d}`, name, bad))

@@ -1,6 +1,7 @@
 package door
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -26,6 +27,7 @@ type event struct {
 type job struct {
 	set  settings
 	send func(e event, p modkit.Priority, at time.Time)
+	tell func(modkit.Output)
 
 	known  bool // the door's state has been read
 	open   bool // the settled state
@@ -48,13 +50,13 @@ type job struct {
 	failed               map[string]error
 }
 
-func newJob(set settings, hasBeam bool, send func(event, modkit.Priority, time.Time)) job {
+func newJob(set settings, hasBeam bool, send func(event, modkit.Priority, time.Time), tell func(modkit.Output)) job {
 	idle := func() *time.Timer {
 		t := time.NewTimer(0)
 		t.Stop()
 		return t
 	}
-	return job{set: set, hasBeam: hasBeam, send: send, settle: idle(), alarm: idle(), dark: idle(),
+	return job{set: set, hasBeam: hasBeam, send: send, tell: tell, settle: idle(), alarm: idle(), dark: idle(),
 		seq: map[string]uint32{}, failed: map[string]error{}}
 }
 
@@ -84,6 +86,9 @@ func (j *job) see(s sight) {
 	j.failed[s.line] = s.err
 	if s.err != nil {
 		j.seq[s.line] = 0 // a line that is opened again counts anew
+		if s.line == lineSwitch {
+			j.tell(modkit.Output{Name: outputOpen, At: s.at, Reason: s.err.Error()})
+		}
 		return
 	}
 	if s.edge {
@@ -105,6 +110,7 @@ func (j *job) seeSwitch(s sight) {
 		j.moved = time.Time{}
 		j.settle.Stop()
 		j.turn(s.level, s.at)
+		j.output(s.at) // also where nothing has changed since the line was last read
 		return
 	}
 	if j.moved.IsZero() {
@@ -152,7 +158,18 @@ func (j *job) turn(open bool, at time.Time) {
 	if open {
 		j.arm()
 	}
-	j.tell(e, modkit.Normal, at)
+	j.output(at)
+	j.message(e, modkit.Normal, at)
+}
+
+// output tells other components how the door is. It holds until the next change: the agent sees when the module does not
+// run any more.
+func (j *job) output(at time.Time) {
+	value := json.RawMessage("false")
+	if j.open {
+		value = json.RawMessage("true")
+	}
+	j.tell(modkit.Output{Name: outputOpen, Value: value, At: at, Quality: modkit.Good})
 }
 
 // tooLong raises the alarm, once for each time that the door is open.
@@ -162,7 +179,7 @@ func (j *job) tooLong(now time.Time) {
 	}
 	j.loud = true
 	ms := now.Sub(j.since).Milliseconds()
-	j.tell(event{Event: "open_too_long", Open: &j.open, DurationMS: &ms}, modkit.High, now)
+	j.message(event{Event: "open_too_long", Open: &j.open, DurationMS: &ms}, modkit.High, now)
 }
 
 func (j *job) seeBeam(s sight) {
@@ -183,11 +200,11 @@ func (j *job) seeBeam(s sight) {
 	}
 	j.deliveries++
 	if j.set.ReportBeam {
-		j.tell(event{Event: "delivery", Count: j.deliveries}, modkit.Normal, s.at)
+		j.message(event{Event: "delivery", Count: j.deliveries}, modkit.Normal, s.at)
 	}
 }
 
-func (j *job) tell(e event, p modkit.Priority, at time.Time) {
+func (j *job) message(e event, p modkit.Priority, at time.Time) {
 	e.Bounces, e.Missed = j.bounces-j.toldBounce, j.missed-j.toldMiss
 	j.toldBounce, j.toldMiss = j.bounces, j.missed
 	j.send(e, p, at)
