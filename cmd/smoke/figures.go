@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,9 @@ type part struct {
 var parts = []part{
 	{"sizes", (*machine).sizes},
 	{"agent", (*machine).measureAgent},
+	{"components", (*machine).components},
+	{"queue", (*machine).queue},
+	{"outage", (*machine).outages},
 	{"start", (*machine).startTime},
 	{"load", (*machine).loads},
 	{"idle", (*machine).idles},
@@ -87,7 +91,7 @@ func (m *machine) firstTelemetry(ctx context.Context) error {
 		return err
 	}
 	for _, name := range modules {
-		fmt.Printf("start to first telemetry of %-8s %6.0f ms\n", name, float64(first[name])/1e6)
+		figure{what: "agent, exec to first telemetry at the hub, " + name, value: ms(first[name]), unit: "ms"}.print()
 	}
 	return nil
 }
@@ -96,7 +100,7 @@ func (m *machine) firstTelemetry(ctx context.Context) error {
 func (m *machine) methodsThroughAgent(ctx context.Context) error {
 	c := local.Dial(filepath.Join(m.dir, "twinbay.sock"))
 	defer c.Close()
-	return roundTrips("local socket, agent, plugin", func() error {
+	return roundTrips("local socket, agent, plugin", 0.4, 2, func() error {
 		r, err := c.Invoke(ctx, "door", "readState", nil)
 		if err == nil && r.Status != 200 {
 			err = fmt.Errorf("readState answers %d %s", r.Status, r.Payload)
@@ -107,7 +111,7 @@ func (m *machine) methodsThroughAgent(ctx context.Context) error {
 
 // methodsThroughHub measures REST → hub → MQTT → agent → plugin and back.
 func (m *machine) methodsThroughHub(ctx context.Context) error {
-	return roundTrips("REST, hub, MQTT, agent, plugin", func() error {
+	return roundTrips("REST, hub, MQTT, agent, plugin", 0, 0, func() error {
 		r, err := m.hub.Invoke(ctx, admin.ID{Device: device, Module: "door"}, "readState", nil, 10*time.Second)
 		if err == nil && r.Status != 200 {
 			err = fmt.Errorf("readState answers %d %s", r.Status, r.Payload)
@@ -116,7 +120,7 @@ func (m *machine) methodsThroughHub(ctx context.Context) error {
 	})
 }
 
-func roundTrips(path string, call func() error) error {
+func roundTrips(path string, most50, most99 float64, call func() error) error {
 	took := make([]time.Duration, 0, calls)
 	for i := range warmUp + calls {
 		begin := time.Now()
@@ -128,8 +132,8 @@ func roundTrips(path string, call func() error) error {
 		}
 	}
 	slices.Sort(took)
-	fmt.Printf("direct method, %-31s p50 %6.2f ms   p99 %6.2f ms   (%d calls)\n", path,
-		float64(took[calls/2])/1e6, float64(took[calls*99/100])/1e6, calls)
+	figure{what: "direct method, " + path + ", p50", value: ms(took[calls/2]), unit: "ms", most: most50, note: fmt.Sprintf("of %d calls", calls)}.print()
+	figure{what: "direct method, " + path + ", p99", value: ms(took[calls*99/100]), unit: "ms", most: most99}.print()
 	return nil
 }
 
@@ -143,16 +147,17 @@ func (m *machine) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("memory (PSS) of agent     %6d KiB\n", total)
+	kib := map[string]int{"agent": total}
 	for _, c := range s.Components {
-		kib, err := pss(c.Process.PID)
-		if err != nil {
+		if kib[c.Name], err = pss(c.Process.PID); err != nil {
 			return err
 		}
-		fmt.Printf("memory (PSS) of %-9s %6d KiB\n", c.Name, kib)
-		total += kib
+		total += kib[c.Name]
 	}
-	fmt.Printf("memory (PSS) in all       %6d KiB\n", total)
+	kib["agent and all"] = total
+	for _, name := range slices.Sorted(maps.Keys(kib)) {
+		figure{what: "memory (PSS) of the vending machine's " + name, value: float64(kib[name]) / (1 << 10), unit: "MiB"}.print()
+	}
 	return nil
 }
 

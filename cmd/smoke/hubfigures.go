@@ -235,19 +235,23 @@ func (m *machine) idle(ctx context.Context, n int) error {
 	return nil
 }
 
-// settledPSS is a process's memory once it has stayed the same for a second: after a burst of handshakes the runtime gives
-// pages back for a while. It answers the lowest value of at most eight seconds.
-func settledPSS(ctx context.Context, pid int) (int, error) {
+// settledPSS is the memory of processes once it has stayed the same for two seconds: after a burst of work the runtime
+// gives pages back for a while. It answers the lowest value of at most eight seconds, in KiB.
+func settledPSS(ctx context.Context, pids ...int) (int, error) {
 	look := time.NewTicker(500 * time.Millisecond)
 	defer look.Stop()
 	least, since := 1<<62, 0
 	for range 16 {
-		kib, err := pss(pid)
-		if err != nil {
-			return 0, err
+		sum := 0
+		for _, pid := range pids {
+			kib, err := pss(pid)
+			if err != nil {
+				return 0, err
+			}
+			sum += kib
 		}
-		if since++; kib < least {
-			least, since = kib, 0
+		if since++; sum < least {
+			least, since = sum, 0
 		}
 		if since == 4 {
 			break

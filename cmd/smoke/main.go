@@ -1,8 +1,9 @@
 // Command smoke starts the built programs as a user would and checks from outside what the README promises: real
 // processes, real TLS, real MQTT, kill -9 included. It prints a line for each check and fails if one does.
 //
-// With -bench it measures instead: the agent (start to first telemetry, memory, direct-method round trips) and the simulated
-// hub (throughput beside mosquitto where that is installed, memory per connection, registry, queries, start, sizes).
+// With -bench it measures instead, beside the targets of docs/figures.md: the agent (starts, memory, direct methods, failing
+// modules, outbox, outages) and the simulated hub (throughput beside mosquitto where that is installed, memory per connection,
+// registry, queries, start), and the sizes of all programs.
 package main
 
 import (
