@@ -55,6 +55,10 @@ type Config struct {
 	Tell func(states ...string)
 	// Watchdog is how long the service manager waits for the next [systemd.Alive]; 0 means for ever.
 	Watchdog time.Duration
+	// Boot is the id of the system's start, [lives.Boot], by which early ends of the agent are counted; "" means that they are not.
+	Boot string
+	// LastWords is [lives.LastWords]; nil means that a breakdown leaves no words to the next start.
+	LastWords func(path string) (before string, err error)
 	// Hurry is closed when the end must not take time any more: modules are killed, and nothing more is sent. What was
 	// accepted is on the disk. nil means never.
 	Hurry <-chan struct{}
@@ -81,6 +85,11 @@ type Agent struct {
 	every   time.Duration // the watchdog's; 0 when there is none
 	hurry   <-chan struct{}
 	calls   chan func() // to Run's goroutine
+	resumes chan chan error
+
+	boot      string // "" when lives are not counted
+	lastWords func(string) (string, error)
+	life      life
 
 	host   *host.Host // nil unless modules are processes
 	places []*place   // in the device file's order; replaced as a whole, guarded by mu
@@ -89,6 +98,7 @@ type Agent struct {
 	links  *links
 
 	mu     sync.Mutex
+	safe   *local.SafeMode        // nil: not in safe mode
 	owners map[identity.ID]string // whose session an identity is
 	parts  map[string]string      // whose a piece of hardware is
 
@@ -113,7 +123,9 @@ func New(c Config) (*Agent, error) {
 	}
 	a := &Agent{
 		load: c.Load, reloads: make(chan reload), version: c.Version, log: c.Log, logs: c.Logs, dial: c.Dial, network: c.Network, start: c.Start,
-		began: time.Now(), disk: disk.Observe(c.Disk), tell: c.Tell, every: c.Watchdog, hurry: c.Hurry, calls: make(chan func()), links: newLinks(), owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
+		began: time.Now(), disk: disk.Observe(c.Disk), tell: c.Tell, every: c.Watchdog, hurry: c.Hurry, calls: make(chan func()),
+		links: newLinks(), resumes: make(chan chan error), boot: c.Boot, lastWords: c.LastWords,
+		owners: map[identity.ID]string{}, parts: map[string]string{}, probe: func(string, string) {},
 	}
 	a.current.Store(c.File)
 	if _, err := a.wire(); err != nil {
@@ -144,7 +156,7 @@ const StopBudget = 2 * time.Second
 
 // Run runs the device until ctx ends, and then returns, within [StopBudget], when nothing is left running: the modules are
 // asked to stop and what they still say is sent. It fails at once when another agent runs this device already.
-func (a *Agent) Run(ctx context.Context) error {
+func (a *Agent) Run(ctx context.Context) (err error) {
 	if a.start == nil {
 		h, err := host.Open(a.file().Agent.RunDir)
 		if err != nil {
@@ -153,16 +165,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer h.Close()
 		a.host = h
 	}
-	box := outbox.OpenLog(a.outboxConfig())
-	defer func() {
-		if err := box.Close(); err != nil {
-			a.log.Error("what was not accepted yet is not kept", "error", err)
-		}
-	}()
-	a.outbox.Store(box)
-	for _, p := range a.places {
-		p.open(box)
+	defer func() { a.failed(err) }()
+	safe := a.beginLife()
+	if !safe {
+		a.openOutbox()
 	}
+	defer a.closeOutbox()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -183,8 +191,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		wg.Go(func() { a.watchNetwork(ctx) })
 	}
 	a.device.task.start(ctx, &wg, a.device.run)
-	for _, p := range a.places {
-		p.task.start(ctx, &wg, p.run)
+	if safe {
+		holdPlaces(a.places)
+	} else {
+		a.startPlaces(ctx, &wg)
 	}
 	a.tell(systemd.Ready, systemd.Status(a.summary()))
 	if a.every > 0 {
@@ -198,10 +208,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		case err := <-api:
 			// The components are what the device is for: they run on without their technician.
 			a.log.Error("the technician's socket is closed", "error", err)
+		case <-a.lifeOver():
+			a.onLifeOver(ctx, &wg)
+		case answer := <-a.resumes:
+			answer <- a.resume(ctx, &wg)
 		case r := <-a.reloads:
 			r.answer <- a.apply(ctx, &wg, r.file)
 		}
 	}
+	a.lasted(&wg) // as asked
 	a.log.Info("the agent stops")
 	a.tell(systemd.Stopping, systemd.Status("stopping"))
 	return nil
@@ -307,6 +322,7 @@ func (a *Agent) Status() local.Status {
 		Version: a.version, Device: id, Host: a.file().Hub.Host, Address: a.file().Hub.Address, Protocol: "mqtt " + a.file().Hub.MQTT,
 		Started: a.began, Session: own.Link, Versions: own.Versions, Components: []local.Component{},
 	}
+	s.Safe = a.safeMode()
 	if box := a.outbox.Load(); box != nil {
 		s.Storage = local.StorageOf(box.Status())
 	}

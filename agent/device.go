@@ -17,7 +17,7 @@ var deviceMethods = []string{"ping", "status"}
 // device is the device's own identity: its session, its twin and its direct methods.
 //
 // It reports {"agent": {"version"}, "components": {name: {"module"}}}: which agent runs, and which module each
-// component is. Its direct methods are "ping" ({"pong": true, "time": …}) and "status", whose answer is what
+// component is; in safe mode also {"agent": {"safe_mode": {"reason", "until"}}}. Its direct methods are "ping" ({"pong": true, "time": …}) and "status", whose answer is what
 // `twinbay status --json` prints.
 type device struct {
 	agent *Agent
@@ -102,7 +102,11 @@ func (d *device) reported() map[string]any {
 	for _, p := range d.agent.all() {
 		components[p.cfg.Name] = map[string]any{"module": p.cfg.Use}
 	}
-	return map[string]any{"agent": map[string]any{"version": d.agent.version}, "components": components}
+	agent := map[string]any{"version": d.agent.version}
+	if s := d.agent.safeMode(); s != nil {
+		agent["safe_mode"] = map[string]any{"reason": safeReason(s), "until": s.Until.UTC().Format(time.RFC3339)}
+	}
+	return map[string]any{"agent": agent, "components": components}
 }
 
 // onDesired shows the desired properties. The device has no settings.

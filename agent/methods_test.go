@@ -99,6 +99,7 @@ func TestR34_DirectMethods(t *testing.T) {
 
 		t.Log("right after a reconnect, before the device has asked for its twin")
 		for range 5 {
+			time.Sleep(15 * time.Second) // shorter-lived connections look like a takeover, see docs/connections.md
 			r.hub.Down()
 			time.Sleep(100 * time.Millisecond)
 			if status, _, err := r.agent.Invoke(t.Context(), "coins", "echo", json.RawMessage(`1`)); status != 200 || err != nil {

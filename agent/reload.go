@@ -31,10 +31,14 @@ func (t *task) start(ctx context.Context, wg *sync.WaitGroup, run func(context.C
 // stop asks all to stop and waits for all.
 func stop(tasks ...*task) {
 	for _, t := range tasks {
-		t.cancel()
+		if t.cancel != nil { // else it was never started: safe mode
+			t.cancel()
+		}
 	}
 	for _, t := range tasks {
-		<-t.done
+		if t.done != nil {
+			<-t.done
+		}
 	}
 }
 
@@ -138,9 +142,13 @@ func (a *Agent) apply(ctx context.Context, wg *sync.WaitGroup, file *config.Conf
 		ending = append(ending, &a.device.task)
 	}
 	stop(ending...)
+	safe := a.safeMode() != nil
 	for _, name := range r.Removed {
-		before[name].box.Close() // also that of one that could not run
 		a.links.forget(name)
+		if safe {
+			continue // the outbox is not open, and keeps what it has
+		}
+		before[name].box.Close() // also that of one that could not run
 		if n := before[name].queue().Queued; n > 0 {
 			if r.Kept == nil {
 				r.Kept = map[string]int{}
@@ -158,12 +166,18 @@ func (a *Agent) apply(ctx context.Context, wg *sync.WaitGroup, file *config.Conf
 			continue
 		}
 		p := newPlace(a, m)
-		p.open(a.outbox.Load())
+		if !safe {
+			p.open(a.outbox.Load())
+		}
 		places, starting = append(places, p), append(starting, p)
 	}
 	a.mu.Lock()
 	a.places = places
 	a.mu.Unlock()
+	if safe {
+		holdPlaces(starting)
+		starting = nil // leaving safe mode starts all
+	}
 	for _, p := range starting {
 		p.task.start(ctx, wg, p.run)
 	}

@@ -124,6 +124,8 @@ func (v *view) health(link local.Link) local.Health {
 		return local.Health{State: local.Faulted, Detail: v.fault}
 	case v.process.State == local.Waiting || v.process.State == local.Failed:
 		return local.Health{State: local.Faulted, Detail: v.process.LastExit}
+	case v.process.State == local.Held:
+		return local.Health{State: local.Degraded, Detail: "not started: the agent is in safe mode; see twinbay status"}
 	case v.module.State != local.OK:
 		return v.module
 	case v.fileNote != "":

@@ -122,6 +122,9 @@ func (p *place) life() *loop {
 
 // summary is the agent in a line, for the service manager.
 func (a *Agent) summary() string {
+	if a.safeMode() != nil {
+		return "SAFE MODE: no module is started; see twinbay status"
+	}
 	running := 0
 	places := a.all()
 	for _, p := range places {

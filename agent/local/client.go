@@ -66,6 +66,11 @@ func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	return r, c.call(ctx, http.MethodPost, "/v1/reload", nil, &r)
 }
 
+// Resume has the agent leave safe mode.
+func (c *Client) Resume(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/resume", nil, &struct{}{})
+}
+
 // Messages asks for the device's cloud-to-device messages.
 func (c *Client) Messages(ctx context.Context) ([]CloudMessage, error) {
 	var m []CloudMessage

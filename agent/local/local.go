@@ -5,6 +5,7 @@
 //	GET  /v1/components/{component}/twin
 //	POST /v1/components/{component}/methods/{method}   the payload as body, or none
 //	POST /v1/reload
+//	POST /v1/resume                                    leaves safe mode
 //	GET  /v1/messages                                  the device's cloud-to-device messages
 //	DELETE /v1/messages/{which}                        by number or message id: dismissed
 //	GET  /v1/logs?component=&lines=&follow=1           one JSON object a line
@@ -19,6 +20,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/twinbay/twinbay/agent/lives"
 	"github.com/twinbay/twinbay/agent/outbox"
 )
 
@@ -29,6 +31,7 @@ var (
 	ErrTimeout     = errors.New("no answer in time")             // 504
 	ErrNoMessage   = errors.New("no such message")               // 404
 	ErrInvalidFile = errors.New("the device file has errors")    // 422
+	ErrNotSafe     = errors.New("the agent is not in safe mode") // 409
 )
 
 // Agent is what the API shows and does. Its methods are called from several goroutines at once.
@@ -40,6 +43,8 @@ type Agent interface {
 	Invoke(ctx context.Context, component, method string, payload json.RawMessage) (status int, answer json.RawMessage, err error)
 	// Reload reads the device file again. An error of the file's is ErrInvalidFile, and nothing has changed then.
 	Reload(ctx context.Context) (Reloaded, error)
+	// Resume leaves safe mode: the components start. Without it, it is ErrNotSafe.
+	Resume(ctx context.Context) error
 	// Messages are the device's cloud-to-device messages, oldest first.
 	Messages(ctx context.Context) ([]CloudMessage, error)
 	// Dismiss removes one, by its number or its message id.
@@ -66,12 +71,22 @@ type Status struct {
 	Address    string      `json:"hub_address,omitempty"` // where it connects instead of to the host
 	Protocol   string      `json:"protocol"`              // "mqtt 3.1.1" or "mqtt 5"
 	Started    time.Time   `json:"started"`
+	Safe       *SafeMode   `json:"safe_mode,omitempty"` // nil: not in safe mode
 	Clock      Clock       `json:"clock"`
 	Messages   int         `json:"messages"` // cloud-to-device messages that nobody has dismissed
 	Session    Link        `json:"session"`  // the device's own connection
 	Storage    Storage     `json:"storage"`  // where messages wait
 	Versions   Versions    `json:"twin"`     // of the device's own twin
 	Components []Component `json:"components"`
+}
+
+// SafeMode is an agent that starts no module and sends nothing of theirs, because it has ended early too often. The device's
+// own identity is connected.
+type SafeMode struct {
+	Since     time.Time   `json:"since"`
+	Until     time.Time   `json:"until"`      // when it is left by itself
+	EarlyEnds int         `json:"early_ends"` // in a row
+	Ends      []lives.End `json:"ends"`       // the last ones, as far as they are known
 }
 
 // Clock says which time tokens are signed and certificates are checked with.
@@ -112,6 +127,7 @@ const (
 	Waiting  = "waiting" // ended, and waiting to be started again
 	Hung     = "hung"    // does not answer, or a call on a wire is long overdue
 	Stopped  = "stopped" // for good: the agent is ending
+	Held     = "held"    // not started: the agent is in safe mode
 	Failed   = "failed"  // cannot run until somebody changes something; LastExit says what
 )
 

@@ -62,6 +62,13 @@ func (m *machine) Invoke(ctx context.Context, component, method string, payload 
 	return 200, json.RawMessage(fmt.Sprintf(`{"method":%q,"payload":%q}`, method, payload)), nil
 }
 
+func (m *machine) Resume(context.Context) error {
+	if m.badFile {
+		return ErrNotSafe
+	}
+	return nil
+}
+
 func (m *machine) Reload(context.Context) (Reloaded, error) {
 	if m.badFile {
 		return Reloaded{}, fmt.Errorf("%w: device.toml:3:1: unknown key", ErrInvalidFile)
@@ -332,6 +339,18 @@ func FuzzRequest(f *testing.F) {
 			failed(w.Result())
 		}
 	})
+}
+
+func TestResume(t *testing.T) {
+	for _, normal := range []bool{false, true} {
+		path, stop := serve(t, &machine{logs: NewLogs(0), badFile: normal})
+		c := Dial(path)
+		if err := c.Resume(t.Context()); errors.Is(err, ErrNotSafe) != normal {
+			t.Errorf("normal mode %v: %v", normal, err)
+		}
+		c.Close()
+		stop()
+	}
 }
 
 func TestReload(t *testing.T) {

@@ -70,6 +70,13 @@ func Handler(a Agent) http.Handler {
 		}
 		answer(w, done)
 	})
+	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.Resume(r.Context()); err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, struct{}{})
+	})
 	mux.HandleFunc("GET /v1/messages", func(w http.ResponseWriter, r *http.Request) {
 		m, err := a.Messages(r.Context())
 		if err != nil {
@@ -152,6 +159,7 @@ var codes = []struct {
 	{ErrNoComponent, "no-component", http.StatusNotFound},
 	{ErrNotRunning, "not-running", http.StatusServiceUnavailable},
 	{ErrInvalidFile, "invalid-file", http.StatusUnprocessableEntity},
+	{ErrNotSafe, "not-safe", http.StatusConflict},
 	{ErrTimeout, "timeout", http.StatusGatewayTimeout},
 	{ErrNoMessage, "no-message", http.StatusNotFound},
 	{context.DeadlineExceeded, "timeout", http.StatusGatewayTimeout},

@@ -2,7 +2,7 @@
 //
 //	twinbay run --config FILE      the agent
 //	twinbay check --config FILE    what is wrong with a device file
-//	twinbay status | twin | method | messages | logs | reload
+//	twinbay status | twin | method | messages | logs | reload | resume
 //
 // The exit code is 0 when it did as asked, 1 when not, and 2 for a command line that makes no sense.
 package main

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/twinbay/twinbay/agent/config"
+	"github.com/twinbay/twinbay/agent/lives"
 	"github.com/twinbay/twinbay/agent/local"
 )
 
@@ -90,6 +91,17 @@ func TestStatusTable(t *testing.T) {
 	}
 	golden(t, "status.txt", b.String())
 	b.Reset()
+	held := vending()
+	held.Components = held.Components[:1]
+	held.Components[0].Process = local.Process{State: local.Held, Since: noon.Add(-4 * time.Minute)}
+	held.Components[0].Health = local.Health{State: local.Degraded, Detail: "not started: the agent is in safe mode; see twinbay status"}
+	held.Safe = &local.SafeMode{Since: noon.Add(-4 * time.Minute), Until: noon.Add(26 * time.Minute), EarlyEnds: 5, Ends: []lives.End{
+		{Found: noon.Add(-5 * time.Minute), Reason: "panic: assignment to entry in nil map"}, {Found: noon.Add(-4 * time.Minute), Reason: lives.Unknown}}}
+	if err := printStatus(&b, held, noon); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status-safe.txt", b.String())
+	b.Reset()
 	if err := printStatus(&b, local.Status{Device: "bare", Host: "hub", Protocol: "mqtt 3.1.1", Session: local.Link{
 		LastError: "the hub refused the credential"}}, noon); err != nil {
 		t.Fatal(err)
@@ -135,6 +147,8 @@ func (v vendor) Invoke(_ context.Context, name, method string, payload json.RawM
 func (v vendor) Reload(context.Context) (local.Reloaded, error) {
 	return local.Reloaded{Added: []string{"cooling"}, Removed: []string{"door"}, Kept: map[string]int{"door": 12}, Later: []string{"outbox"}}, nil
 }
+
+func (v vendor) Resume(context.Context) error { return local.ErrNotSafe }
 
 func (v vendor) Messages(context.Context) ([]local.CloudMessage, error) {
 	return []local.CloudMessage{
@@ -204,6 +218,7 @@ func TestCommands(t *testing.T) {
 		{"method of a dead module", "", `method coins dead`, 1, "", "the module is not running now; `twinbay status` says why"},
 		{"reload", "", "reload", 0, "started: cooling\nstopped: door\n12 messages of door are kept; put it back into the device file to send them\n" +
 			"counts from the agent's next start: outbox\n", ""},
+		{"resume without safe mode", "", "resume", 1, "", "twinbay: the agent is not in safe mode\n"},
 		{"logs", "", "logs", 0, "INFO  started\n", ""},
 		{"logs of one", "", "logs climate", 0, `WARN  climate: no answer\x1b[2J a=1 b=2` + "\n", ""},
 		{"last line as JSON", "", "logs climate -n 1 --json", 0, `"component":"climate"`, ""},

@@ -17,6 +17,7 @@ import (
 	"github.com/twinbay/twinbay/agent"
 	"github.com/twinbay/twinbay/agent/clock"
 	"github.com/twinbay/twinbay/agent/config"
+	"github.com/twinbay/twinbay/agent/lives"
 	"github.com/twinbay/twinbay/agent/local"
 	"github.com/twinbay/twinbay/agent/netlink"
 )
@@ -56,7 +57,7 @@ func (a *app) runCommand() *cobra.Command {
 			g, err := agent.New(agent.Config{
 				File: cfg, Logs: logs, Log: log, Version: programVersion(), Network: netlink.Watch, Load: load,
 				Clock: clock.Options{Floor: clock.Built(), Elapsed: clock.Uptime, Watch: clock.Watch},
-				Tell:  tell, Watchdog: watchdog, Hurry: hurry,
+				Tell:  tell, Watchdog: watchdog, Hurry: hurry, Boot: lives.Boot(), LastWords: lives.LastWords,
 			})
 			if err != nil {
 				return err

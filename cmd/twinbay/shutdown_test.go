@@ -14,12 +14,14 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/twinbay/twinbay/agent/lives"
 	"github.com/twinbay/twinbay/agent/local"
 	"github.com/twinbay/twinbay/hal"
 	"github.com/twinbay/twinbay/modules/modkit"
@@ -373,4 +375,26 @@ func TestTwice(t *testing.T) {
 			t.Errorf("%v: %v, want %v", c.signals, s, c.want)
 		}
 	}
+}
+
+// An agent that is killed again and again starts its modules no more, says so, and starts them when it is told to.
+func TestSafeModeAfterKills(t *testing.T) {
+	d := startDevice(t, nil, "polite")
+	for n := range lives.Limit {
+		d.logs(slices.Repeat([]string{"the agent starts"}, n+1)...)
+		d.signal(syscall.SIGKILL)
+		<-d.done
+		d.start(nil)
+	}
+	d.logs("SAFE MODE", "the agent starts")
+	code, out, stderr := call(t.Context(), "", "--socket", d.socket, "status")
+	if code != 0 || !strings.Contains(out, "ended early 5 times in a row") || !strings.Contains(out, lives.Unknown) || !strings.Contains(out, "polite held") {
+		t.Errorf("status: %d\n%s%s", code, out, stderr)
+	}
+	if code, out, stderr := call(t.Context(), "", "--socket", d.socket, "resume"); code != 0 {
+		t.Errorf("resume: %d\n%s%s", code, out, stderr)
+	}
+	d.logs("SAFE MODE", "the module runs")
+	d.signal(syscall.SIGTERM)
+	<-d.done
 }

@@ -30,6 +30,9 @@ func printStatus(w io.Writer, s local.Status, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	for _, line := range safeMode(s.Safe, now) {
+		fmt.Fprintf(w, "  %s\n", oneLine(line))
+	}
 	if s.Clock.Note != "" {
 		fmt.Fprintf(w, "  clock: %s\n", oneLine(s.Clock.Note))
 	}
