@@ -9,6 +9,7 @@ import (
 	"github.com/twinbay/twinbay/modules/cctalk"
 	"github.com/twinbay/twinbay/modules/door"
 	"github.com/twinbay/twinbay/modules/modkit"
+	"github.com/twinbay/twinbay/modules/power"
 )
 
 // bundled is a module and its block of a device file.
@@ -21,6 +22,7 @@ var modules = map[string]bundled{
 	"bme280": {func() modkit.Module { return bme280.New() }, bme280.Sample},
 	"cctalk": {func() modkit.Module { return cctalk.New() }, cctalk.Sample},
 	"door":   {func() modkit.Module { return door.New() }, door.Sample},
+	"power":  {func() modkit.Module { return power.New() }, power.Sample},
 }
 
 // Names lists the bundled modules in order.
