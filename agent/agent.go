@@ -90,6 +90,7 @@ type Agent struct {
 	boot      string // "" when lives are not counted
 	lastWords func(string) (string, error)
 	life      life
+	endpoint  endpoint
 
 	host   *host.Host // nil unless modules are processes
 	places []*place   // in the device file's order; replaced as a whole, guarded by mu
@@ -167,7 +168,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	defer func() { a.failed(err) }()
 	safe := a.beginLife()
-	if !safe {
+	if safe {
+		holdPlaces(a.places)
+	} else {
 		a.openOutbox()
 	}
 	defer a.closeOutbox()
@@ -187,13 +190,14 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.log.Info("the agent starts", "version", a.version, "components", len(a.places), "hub", a.file().Hub.Host)
 	a.loadClock()
 	wg.Go(func() { a.clock.Run(ctx) })
+	if a.file().Agent.Metrics != "" {
+		wg.Go(func() { a.serveMetrics(ctx) })
+	}
 	if a.network != nil {
 		wg.Go(func() { a.watchNetwork(ctx) })
 	}
 	a.device.task.start(ctx, &wg, a.device.run)
-	if safe {
-		holdPlaces(a.places)
-	} else {
+	if !safe {
 		a.startPlaces(ctx, &wg)
 	}
 	a.tell(systemd.Ready, systemd.Status(a.summary()))
@@ -322,9 +326,13 @@ func (a *Agent) Status() local.Status {
 		Version: a.version, Device: id, Host: a.file().Hub.Host, Address: a.file().Hub.Address, Protocol: "mqtt " + a.file().Hub.MQTT,
 		Started: a.began, Session: own.Link, Versions: own.Versions, Components: []local.Component{},
 	}
-	s.Safe = a.safeMode()
+	s.Safe, s.Self, s.Metrics = a.safeMode(), self(), a.endpoint.show(a.file().Agent.Metrics)
 	if box := a.outbox.Load(); box != nil {
 		s.Storage = local.StorageOf(box.Status())
+	}
+	s.Storage.StateBytes = a.disk.Written()
+	if oldest := a.disk.Oldest(); !oldest.IsZero() && time.Since(oldest) > slowCall {
+		s.Storage.Busy = oldest
 	}
 	t := a.clock.Status()
 	s.Messages = a.device.messages()

@@ -168,6 +168,7 @@ func (b *bay) onEnded(e host.Ended) {
 	}
 	b.shown.processIs(state, 0)
 	b.shown.set(func(v *view) { v.process.LastExit = e.Exit.Reason })
+	b.shown.countEnd(endKind(e.Exit.Reason, e.Ran))
 	level := slog.LevelWarn
 	if e.Exit.Reason == b.lastExit && !e.Ran {
 		level = slog.LevelDebug // said before

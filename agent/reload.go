@@ -111,7 +111,8 @@ func difference(old, new *config.Config) (r local.Reloaded, all bool) {
 	for key, same := range map[string]bool{
 		"agent.socket": old.Agent.Socket == new.Agent.Socket, "agent.run_dir": old.Agent.RunDir == new.Agent.RunDir,
 		"agent.state_dir": old.Agent.StateDir == new.Agent.StateDir, "agent.log_level": old.Agent.LogLevel == new.Agent.LogLevel,
-		"outbox": old.Outbox == new.Outbox,
+		"agent.metrics": old.Agent.Metrics == new.Agent.Metrics,
+		"outbox":        old.Outbox == new.Outbox,
 	} {
 		if !same {
 			r.Later = append(r.Later, key)

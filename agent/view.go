@@ -143,9 +143,11 @@ func (v *view) component() local.Component {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	link := v.link()
+	process := v.process
+	process.Ends = maps.Clone(process.Ends)
 	return local.Component{
 		ModuleID: v.id.Module,
-		Process:  v.process,
+		Process:  process,
 		Link:     link,
 		Versions: local.Versions{Desired: v.applied, Reported: v.reportedVer},
 		Last:     v.last,

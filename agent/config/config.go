@@ -13,6 +13,7 @@
 //	state_dir = "/var/lib/twinbay"        # what has to survive a power cut: the outbox, the twins
 //	modules = "twinbay-modules"           # the multi-call program; absent: beside the agent's own
 //	log_level = "info"                    # debug, info, warn, error
+//	metrics = "127.0.0.1:9464"            # Prometheus asks here; absent: only on the socket
 //
 //	[outbox]                              # optional, like each of its keys
 //	profile = "durable"                   # or "sd-card": fewer writes, and a power cut costs about a second
@@ -96,6 +97,7 @@ type Agent struct {
 	RunDir   string     // for the sockets of module processes
 	StateDir string     // for what has to survive a power cut
 	LogLevel slog.Level // info when absent
+	Metrics  string     // "address:port" at which Prometheus may ask; "" means the socket alone
 }
 
 // Outbox is where messages wait for the hub.

@@ -69,7 +69,7 @@ func TestParse(t *testing.T) {
 	if want := (Hub{"vending.azure-devices.net", "127.0.0.1:8883", "/etc/twinbay/ca.pem", "5", "https://vending.azure-devices.net/"}); c.Hub != want {
 		t.Errorf("hub %+v, want %+v", c.Hub, want)
 	}
-	if want := (Agent{"/etc/twinbay/run/twinbay.sock", "/etc/bin/twinbay-modules", "/var/run/twinbay", "/etc/twinbay/state", slog.LevelDebug}); c.Agent != want {
+	if want := (Agent{"/etc/twinbay/run/twinbay.sock", "/etc/bin/twinbay-modules", "/var/run/twinbay", "/etc/twinbay/state", slog.LevelDebug, ""}); c.Agent != want {
 		t.Errorf("agent %+v, want %+v", c.Agent, want)
 	}
 	if want := (Outbox{"sd-card", 16 << 20, 7 * 24 * time.Hour, 1024}); c.Outbox != want {
@@ -93,13 +93,27 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestMetricsAddress(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:9464", "[::1]:9464", "localhost:9464", "0.0.0.0:9464", "[::]:9464"} {
+		c, err := Parse("d.toml", []byte("[hub]\nhost='h'\n[agent]\nmetrics='"+address+"'\n[device]\ncredential='file:d'"), nil)
+		if err != nil || c.Agent.Metrics != address {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	for _, address := range []string{":9464", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:http", "*:9464"} {
+		if c, err := Parse("d.toml", []byte("[hub]\nhost='h'\n[agent]\nmetrics='"+address+"'\n[device]\ncredential='file:d'"), nil); err == nil {
+			t.Errorf("%s is taken as %q", address, c.Agent.Metrics)
+		}
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	c, err := Parse("d.toml", []byte("[hub]\nhost='h'\n[device]\ncredential='file:d'"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	self, _ := os.Executable()
-	if want := (Agent{DefaultSocket, filepath.Join(filepath.Dir(self), "twinbay-modules"), DefaultRunDir, DefaultState, slog.LevelInfo}); c.Agent != want {
+	if want := (Agent{DefaultSocket, filepath.Join(filepath.Dir(self), "twinbay-modules"), DefaultRunDir, DefaultState, slog.LevelInfo, ""}); c.Agent != want {
 		t.Errorf("agent %+v, want %+v", c.Agent, want)
 	}
 	if want := (Outbox{"durable", DefaultMaxBytes, DefaultMaxAge, DefaultMinFree}); c.Outbox != want {
@@ -163,6 +177,8 @@ func TestErrors(t *testing.T) {
 		{"table as a string", change("[modules.climate.wiring]\nbus     = \"i2c:/dev/i2c-1\"\naddress = 0x76", "wiring = 'x'"),
 			"modules.climate.wiring: a string, want a table; begin it with [modules.climate.wiring] on a line of its own"},
 		{"table of tables", change("[modules.door]", "[[modules.door]]"), "modules.door: an array, want a table"},
+		{"metrics", change(`log_level = "debug"`, `metrics = "9464"`), `agent.metrics: "9464" is not an address of this device with a port; write it like "127.0.0.1:9464"; "0.0.0.0:9464" lets the whole network ask`},
+		{"metrics by name", change(`log_level = "debug"`, `metrics = "device.example:9464"`), `agent.metrics: "device.example:9464" is not an address of this device with a port`},
 		{"log level", change(`"debug"`, `"loud"`), `agent.log_level: "loud" is not a log level; write debug, info, warn or error`},
 		{"socket too long", change("run/twinbay.sock", strings.Repeat("x", 120)), "a unix socket's path has at most 107"},
 		{"component's name", change("[modules.door]", "[modules.'the door']"), `modules.the door: "the door" is not a component's name`},

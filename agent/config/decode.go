@@ -99,9 +99,15 @@ func IsAddress(s string) bool {
 	return err == nil && n > 0 && (net.ParseIP(host) != nil || hostName.MatchString(host))
 }
 
+// isListen says whether s is "address:port", with an IP address or localhost as address.
+func isListen(s string) bool {
+	host, _, err := net.SplitHostPort(s)
+	return err == nil && IsAddress(s) && (host == "localhost" || net.ParseIP(host) != nil)
+}
+
 func (d *decoder) agent(t map[string]any, a *Agent) {
 	at := []string{"agent"}
-	d.keys(t, at, "socket", "modules", "run_dir", "state_dir", "log_level")
+	d.keys(t, at, "socket", "modules", "run_dir", "state_dir", "log_level", "metrics")
 	*a = Agent{Socket: DefaultSocket, RunDir: DefaultRunDir, StateDir: DefaultState, Modules: besideSelf()}
 	for key, field := range map[string]*string{"socket": &a.Socket, "run_dir": &a.RunDir, "state_dir": &a.StateDir, "modules": &a.Modules} {
 		if p := d.path(t, at, key); p != "" {
@@ -111,6 +117,9 @@ func (d *decoder) agent(t map[string]any, a *Agent) {
 	// A unix socket's path has to fit into sockaddr_un (unix(7): 108 bytes with the final NUL).
 	if len(a.Socket) > 107 {
 		d.fail(append(at, "socket"), "choose a shorter path", "%d bytes, a unix socket's path has at most 107", len(a.Socket))
+	}
+	if a.Metrics = d.str(t, at, "metrics"); a.Metrics != "" && !isListen(a.Metrics) {
+		d.fail(append(at, "metrics"), `write it like "127.0.0.1:9464"; "0.0.0.0:9464" lets the whole network ask`, "%q is not an address of this device with a port", a.Metrics)
 	}
 	if level := d.str(t, at, "log_level"); level != "" {
 		if !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {

@@ -66,6 +66,20 @@ func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	return r, c.call(ctx, http.MethodPost, "/v1/reload", nil, &r)
 }
 
+// Metrics asks for the Prometheus text.
+func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
+	res, err := c.do(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("answer of the agent at %s: %w", c.path, err)
+	}
+	return text, nil
+}
+
 // Resume has the agent leave safe mode.
 func (c *Client) Resume(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/resume", nil, &struct{}{})

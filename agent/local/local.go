@@ -8,6 +8,7 @@
 //	POST /v1/resume                                    leaves safe mode
 //	GET  /v1/messages                                  the device's cloud-to-device messages
 //	DELETE /v1/messages/{which}                        by number or message id: dismissed
+//	GET  /metrics                                      of Status, in the Prometheus text format
 //	GET  /v1/logs?component=&lines=&follow=1           one JSON object a line
 //
 // A failed request answers {"error": "…", "code": "…"}. The socket's protection is its folder (mode 0700), its own mode
@@ -78,6 +79,22 @@ type Status struct {
 	Storage    Storage     `json:"storage"`  // where messages wait
 	Versions   Versions    `json:"twin"`     // of the device's own twin
 	Components []Component `json:"components"`
+	Self       Self        `json:"agent"`             // the agent's own process
+	Metrics    *Endpoint   `json:"metrics,omitempty"` // for Prometheus over TCP; nil: none is asked for
+}
+
+// Self is the agent's own process.
+type Self struct {
+	Resident   int64   `json:"resident_bytes"`
+	CPUS       float64 `json:"cpu_s"` // processor time since the start, in seconds
+	OpenFiles  int     `json:"open_files"`
+	Goroutines int     `json:"goroutines"`
+}
+
+// Endpoint is an address at which metrics are asked for.
+type Endpoint struct {
+	Address string `json:"address"`
+	Error   string `json:"error,omitempty"` // why nobody is answered there now
 }
 
 // SafeMode is an agent that starts no module and sends nothing of theirs, because it has ended early too often. The device's
@@ -138,7 +155,20 @@ type Process struct {
 	Since    time.Time `json:"since"`
 	Restarts int       `json:"restarts"`
 	LastExit string    `json:"last_exit,omitempty"` // why the last process ended
+
+	Ends map[string]int `json:"ends,omitempty"` // how often it has ended or could not be started, by reason: signal, exit, hung, limit, misbehaved, start, other
 }
+
+// Reasons in Process.Ends.
+const (
+	EndStart      = "start"      // it could not be started
+	EndExit       = "exit"       // by itself, with an exit status
+	EndSignal     = "signal"     // by a signal: a crash, or killed by somebody else
+	EndHung       = "hung"       // no heartbeat, or a call on a wire beyond its deadline
+	EndLimit      = "limit"      // it took more than it may
+	EndMisbehaved = "misbehaved" // it broke the contract between module and agent
+	EndOther      = "other"
+)
 
 // Link is one identity's connection to the hub.
 type Link struct {
@@ -187,12 +217,22 @@ type Storage struct {
 	Bytes      int            `json:"bytes"`           // of what waits
 	MaxBytes   int64          `json:"max_bytes"`       // for it
 	DiskBytes  int64          `json:"disk_bytes"`
-	Written    uint64         `json:"written_bytes"` // since the agent's start, as the three below
+	Written    uint64         `json:"written_bytes"` // since the agent's start, as the five below
 	Syncs      uint64         `json:"syncs"`
 	LastSyncMS float64        `json:"last_sync_ms"`
 	SlowestMS  float64        `json:"slowest_sync_ms"`
-	Damaged    uint64         `json:"damaged,omitempty"` // places that could not be read at the start
-	Left       map[string]int `json:"left,omitempty"`    // messages of components that are not in the device file
+	SyncSumMS  float64        `json:"sync_sum_ms"`          // of all syncs together
+	SyncTimes  []Bucket       `json:"sync_times,omitempty"` // how often a sync took at most so long
+	StateBytes uint64         `json:"state_written_bytes"`  // to all files of the state folder, the outbox among them, since the agent's start
+	Busy       time.Time      `json:"busy_since,omitzero"`  // of a call on the disk that has been under way for more than 5 s
+	Damaged    uint64         `json:"damaged,omitempty"`    // places that could not be read at the start
+	Left       map[string]int `json:"left,omitempty"`       // messages of components that are not in the device file
+}
+
+// Bucket counts what took at most so long, what took less among it.
+type Bucket struct {
+	MaxMS float64 `json:"max_ms"`
+	Count uint64  `json:"count"`
 }
 
 // StorageOf is an outbox's Status for people.
@@ -200,7 +240,13 @@ func StorageOf(s outbox.Status) Storage {
 	v := Storage{
 		Profile: string(s.Profile), PowerCut: s.Profile.Promise(), Folder: s.Dir, Since: s.Since, Bytes: s.Bytes, MaxBytes: s.MaxBytes,
 		DiskBytes: s.DiskBytes, Written: s.Written, Syncs: s.Syncs, LastSyncMS: ms(s.LastSync), SlowestMS: ms(s.Slowest),
-		Damaged: s.Damaged, Left: s.Left,
+		SyncSumMS: ms(s.Took.Sum),
+		Damaged:   s.Damaged, Left: s.Left,
+	}
+	for n, count := range s.Took.Buckets {
+		if s.Syncs > 0 {
+			v.SyncTimes = append(v.SyncTimes, Bucket{MaxMS: ms(outbox.SyncBounds[n]), Count: count})
+		}
 	}
 	if s.Err != nil {
 		v.Error = s.Err.Error()

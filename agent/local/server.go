@@ -19,11 +19,13 @@ const maxPayload = 128 << 10
 const shutdown = 500 * time.Millisecond
 
 // Serve answers requests on l until ctx ends; it closes l, which removes the socket. Nil means as asked.
-func Serve(ctx context.Context, l net.Listener, a Agent) error {
+func Serve(ctx context.Context, l net.Listener, a Agent) error { return answerOn(ctx, l, Handler(a)) }
+
+func answerOn(ctx context.Context, l net.Listener, h http.Handler) error {
 	base, cancel := context.WithCancel(ctx) // ends what follows the log
 	defer cancel()
 	srv := &http.Server{
-		Handler:           Handler(a),
+		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
@@ -33,7 +35,7 @@ func Serve(ctx context.Context, l net.Listener, a Agent) error {
 	go func() { done <- srv.Serve(l) }()
 	select {
 	case err := <-done:
-		return fmt.Errorf("local socket: %w", err)
+		return fmt.Errorf("serve at %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
 	late, stop := context.WithTimeout(context.WithoutCancel(ctx), shutdown)
@@ -70,6 +72,7 @@ func Handler(a Agent) http.Handler {
 		}
 		answer(w, done)
 	})
+	mux.Handle("GET /metrics", MetricsHandler(a))
 	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, r *http.Request) {
 		if err := a.Resume(r.Context()); err != nil {
 			refuse(w, err)

@@ -355,7 +355,7 @@ func (l *Log) sync(s *segment) error {
 	took := l.last.Sub(began)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stats.syncs++
+	l.stats.took.add(took)
 	l.stats.lastSync = took
 	l.stats.slowest = max(l.stats.slowest, took)
 	return err

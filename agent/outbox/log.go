@@ -141,9 +141,10 @@ type departed struct {
 
 // figures are counted since the start.
 type figures struct {
-	written, syncs, damaged uint64
-	lastSync, slowest       time.Duration
-	brokenAt                time.Time
+	written, damaged  uint64
+	took              Latency
+	lastSync, slowest time.Duration
+	brokenAt          time.Time
 }
 
 // OpenLog reads what is in the folder, and makes it when there is none. It never fails: what cannot be read is moved
@@ -262,6 +263,7 @@ type Status struct {
 	DiskBytes int64     // of the segments
 	Written   uint64    // bytes, since the start
 	Syncs     uint64    // since the start
+	Took      Latency   // the syncs
 	LastSync  time.Duration
 	Slowest   time.Duration  // of the syncs
 	Damaged   uint64         // places that could not be read, at the start
@@ -274,7 +276,7 @@ func (l *Log) Status() Status {
 	defer l.mu.Unlock()
 	s := Status{
 		Profile: l.cfg.Profile, Dir: l.cfg.Dir, Err: l.broken, Full: l.full, MaxBytes: l.cfg.MaxBytes,
-		Written: l.stats.written, Syncs: l.stats.syncs, LastSync: l.stats.lastSync, Slowest: l.stats.slowest,
+		Written: l.stats.written, Syncs: l.stats.took.Count, Took: l.stats.took, LastSync: l.stats.lastSync, Slowest: l.stats.slowest,
 		Damaged: l.stats.damaged,
 	}
 	if l.broken != nil {

@@ -218,6 +218,7 @@ func TestCommands(t *testing.T) {
 		{"method of a dead module", "", `method coins dead`, 1, "", "the module is not running now; `twinbay status` says why"},
 		{"reload", "", "reload", 0, "started: cooling\nstopped: door\n12 messages of door are kept; put it back into the device file to send them\n" +
 			"counts from the agent's next start: outbox\n", ""},
+		{"metrics", "", "metrics", 0, "twinbay_module_restarts_total{component=\"coins\"} 3\n", ""},
 		{"resume without safe mode", "", "resume", 1, "", "twinbay: the agent is not in safe mode\n"},
 		{"logs", "", "logs", 0, "INFO  started\n", ""},
 		{"logs of one", "", "logs climate", 0, `WARN  climate: no answer\x1b[2J a=1 b=2` + "\n", ""},

@@ -39,6 +39,9 @@ func printStatus(w io.Writer, s local.Status, now time.Time) error {
 	if n := linkNote(s.Session, now); n != "" {
 		fmt.Fprintf(w, "  %s\n", oneLine(n))
 	}
+	if m := s.Metrics; m != nil && m.Error != "" {
+		fmt.Fprintf(w, "  metrics: %s is not served: %s\n", oneLine(m.Address), oneLine(m.Error))
+	}
 	for _, line := range storage(s.Storage, now) {
 		fmt.Fprintf(w, "  %s\n", oneLine(line))
 	}
@@ -92,8 +95,11 @@ func printLinks(w io.Writer, all []local.Component, now time.Time) error {
 
 // storage says how safe messages are, and what is wrong.
 func storage(s local.Storage, now time.Time) (lines []string) {
+	if !s.Busy.IsZero() {
+		lines = append(lines, "DISK: one call has been under way for "+age(s.Busy, now)+"; nothing can be accepted or kept meanwhile; the disk may be failing")
+	}
 	if s.Profile == "" {
-		return nil
+		return lines
 	}
 	line := "outbox " + s.Profile + ": " + s.PowerCut
 	if s.Error != "" {
