@@ -79,7 +79,9 @@ func Serve(m Module, drivers map[string]hal.Driver) {
 			go p.end(1)
 		}
 	})
-	go p.onTerm()
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM) // before the agent can know of the process, and stop it
+	go p.onTerm(term)
 	go func() {
 		parentGone(os.Getppid())
 		log.Warn("the agent is gone, the module ends", "module", m.Describe().Name)
@@ -123,9 +125,7 @@ func (p *process) served() {
 	p.end(0)
 }
 
-func (p *process) onTerm() {
-	term := make(chan os.Signal, 1)
-	signal.Notify(term, syscall.SIGTERM)
+func (p *process) onTerm(term <-chan os.Signal) {
 	<-term
 	p.end(0)
 }
