@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -240,7 +241,7 @@ func (m *machine) idle(ctx context.Context, n int) error {
 func settledPSS(ctx context.Context, pids ...int) (int, error) {
 	look := time.NewTicker(500 * time.Millisecond)
 	defer look.Stop()
-	least, since := 1<<62, 0
+	least, since := math.MaxInt, 0
 	for range 16 {
 		sum := 0
 		for _, pid := range pids {
