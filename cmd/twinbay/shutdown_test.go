@@ -382,13 +382,17 @@ func TestSafeModeAfterKills(t *testing.T) {
 	d := startDevice(t, nil, "polite")
 	for n := range lives.Limit {
 		d.logs(slices.Repeat([]string{"the agent starts"}, n+1)...)
-		d.signal(syscall.SIGKILL)
+		end := syscall.SIGKILL
+		if n == lives.Limit-1 {
+			end = syscall.SIGABRT // the watchdog's
+		}
+		d.signal(end)
 		<-d.done
 		d.start(nil)
 	}
 	d.logs("SAFE MODE", "the agent starts")
 	code, out, stderr := call(t.Context(), "", "--socket", d.socket, "status")
-	if code != 0 || !strings.Contains(out, "ended early 5 times in a row") || !strings.Contains(out, lives.Unknown) || !strings.Contains(out, "polite held") {
+	if code != 0 || !strings.Contains(out, "ended early 5 times in a row") || !strings.Contains(out, lives.Unknown) || !strings.Contains(out, "the watchdog ended it") || !strings.Contains(out, "polite held") {
 		t.Errorf("status: %d\n%s%s", code, out, stderr)
 	}
 	if code, out, stderr := call(t.Context(), "", "--socket", d.socket, "resume"); code != 0 {
