@@ -156,7 +156,9 @@ func TestLivesCostNothing(t *testing.T) {
 		r.start(counted)
 		r.reported("coins", `{"mode":{"ac":203}}`)
 		time.Sleep(5 * time.Minute)
-		saves := r.agent.life.saves
+		asked := make(chan int, 1)
+		r.agent.calls <- func() { asked <- r.agent.life.saves }
+		saves := <-asked
 		time.Sleep(2 * time.Hour)
 		r.stop()
 		if saves != 2 || r.agent.life.saves != saves {
