@@ -151,6 +151,14 @@ func (c *Clock) Now() time.Time {
 	return c.look()
 }
 
+// Stamp is Now, for something that takes a while: since is closed when the best known time has gone another way meanwhile.
+func (c *Clock) Stamp() (now time.Time, since <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now = c.look()
+	return now, c.changed
+}
+
 // look reads the system's clock, takes note of a step, and answers the best known time.
 func (c *Clock) look() time.Time {
 	sys, at := c.opt.Now().Round(0), c.opt.Elapsed()
@@ -218,11 +226,15 @@ func (c *Clock) Changed() <-chan struct{} {
 	return c.changed
 }
 
-// Accepted says that a connection stands which was made with Now.
-func (c *Clock) Accepted() {
+// Accepted says that a connection stands which was made with what Stamp answered. When the time has gone another way since,
+// that says nothing of the time as it is now.
+func (c *Clock) Accepted(since <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.look()
+	if since != c.changed {
+		return
+	}
 	c.taken, c.takenAt, c.followed = true, c.seenAt, 0
 	if c.trial != nil {
 		c.trial = nil

@@ -68,6 +68,12 @@ func start(t *testing.T, wrong time.Duration, remember time.Time) *device {
 	return d
 }
 
+// accepted is a connection that is made in no time.
+func (d *device) accepted() {
+	_, since := d.Stamp()
+	d.Accepted(since)
+}
+
 func (d *device) truthLocked() time.Time { return time.Now().Add(d.slept) }
 
 // set sets the system's clock to the truth and wrong.
@@ -130,7 +136,7 @@ func TestSteps(t *testing.T) {
 				d.mute = errors.New("no way to it")
 			}
 			if c.taken {
-				d.Accepted()
+				d.accepted()
 			}
 			time.Sleep(time.Hour)
 			d.is("before", c.from, System)
@@ -172,7 +178,7 @@ func TestBootIn1970(t *testing.T) {
 		if n := d.Status().Note; !strings.Contains(n, "seems to be wrong by about −30 y") || !strings.Contains(n, "trying the hub's time") {
 			t.Errorf("note: %s", n)
 		}
-		d.Accepted()
+		d.accepted()
 		if n := d.Status().Note; !strings.Contains(n, "the clock is wrong by about −30 y") || !strings.Contains(n, "signing with the hub's time") {
 			t.Errorf("note: %s", n)
 		}
@@ -215,7 +221,7 @@ func TestRefusedToken(t *testing.T) {
 			}
 			d.Refused() // a try that began before the hint
 			d.is("still on trial", 0, Hub)
-			d.Accepted()
+			d.accepted()
 			d.Refused() // another identity, with a wrong key
 			time.Sleep(2 * hour)
 			d.Refused()
@@ -225,6 +231,24 @@ func TestRefusedToken(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A connection that is being made while the system's clock is set was signed before: that the hub takes it speaks for the
+// clock as it was.
+func TestStepWhileConnecting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := start(t, 0, time.Time{})
+		_, since := d.Stamp()
+		time.Sleep(2 * time.Second) // the network is slow
+		d.set(-3 * hour)
+		d.is("nothing is known against it", -3*hour, System)
+		time.Sleep(2 * time.Second)
+		d.Accepted(since)
+		d.Refused() // the next connection is signed with the new time
+		d.is("the hub was asked", 0, Hub)
+		d.accepted()
+		d.is("confirmed", 0, Hub)
+	})
 }
 
 func TestHintOfNoHelp(t *testing.T) {
@@ -277,7 +301,7 @@ func TestPauseBetweenQuestions(t *testing.T) {
 func TestSleepIsNoStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := start(t, 0, time.Time{})
-		d.Accepted()
+		d.accepted()
 		d.mu.Lock()
 		d.slept = 9 * hour
 		d.mu.Unlock()
@@ -309,7 +333,7 @@ func TestSaves(t *testing.T) {
 		}
 		d = start(t, 0, time.Time{})
 		for range 100 {
-			d.Accepted()
+			d.accepted()
 			time.Sleep(45 * time.Minute) // 75 hours
 		}
 		synctest.Wait()

@@ -107,14 +107,17 @@ type Config struct {
 type Clock interface {
 	Now() time.Time
 	Changed() <-chan struct{} // closed when Now has jumped
-	Accepted()                // a connection stands that was made with Now
-	Refused()                 // the hub refuses what was signed with Now, or its certificate does not hold then
+	// Stamp is Now; since is closed when the time has gone another way than it passes.
+	Stamp() (now time.Time, since <-chan struct{})
+	Accepted(since <-chan struct{}) // a connection stands that was made with what Stamp answered
+	Refused()                       // the hub refuses what was signed with Now, or its certificate does not hold then
 }
 
 // systemClock is the system's.
 type systemClock struct{}
 
-func (systemClock) Now() time.Time           { return time.Now() }
-func (systemClock) Changed() <-chan struct{} { return nil }
-func (systemClock) Accepted()                {}
-func (systemClock) Refused()                 {}
+func (systemClock) Now() time.Time                      { return time.Now() }
+func (systemClock) Changed() <-chan struct{}            { return nil }
+func (systemClock) Accepted(<-chan struct{})            {}
+func (systemClock) Stamp() (time.Time, <-chan struct{}) { return time.Now(), nil }
+func (systemClock) Refused()                            {}

@@ -15,8 +15,9 @@ const drainTime = 5 * time.Second // for what is under way when a connection is 
 // live is one connection that stands, with what is under way on it.
 type live struct {
 	wire    Wire
-	expires time.Time // of the token; of Run alone
-	made    time.Time // progress counts from here, by the monotonic clock
+	expires time.Time       // of the token; of Run alone
+	since   <-chan struct{} // closed when the clock has gone another way since the token was first signed; of Run alone
+	made    time.Time       // progress counts from here, by the monotonic clock
 	slots   chan struct{}
 	given   chan struct{} // closed by kill
 

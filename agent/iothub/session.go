@@ -204,8 +204,9 @@ func (s *Session) open(ctx context.Context, network <-chan struct{}) (*live, err
 	if err != nil {
 		return nil, &unreached{err}
 	}
-	now := s.cfg.Clock.Now()
+	now, since := s.cfg.Clock.Stamp()
 	l := newLive(now.Add(tokenLife))
+	l.since = since
 	p := OpenParams{
 		Host:       s.cfg.Host,
 		Credential: s.cfg.Credential,
@@ -231,7 +232,7 @@ func (s *Session) open(ctx context.Context, network <-chan struct{}) (*live, err
 		return nil, err
 	}
 	l.wire = wire
-	s.cfg.Clock.Accepted()
+	s.cfg.Clock.Accepted(since)
 	return l, nil
 }
 
@@ -282,7 +283,7 @@ func (s *Session) reach(ctx context.Context, network <-chan struct{}) (net.Conn,
 func (s *Session) keep(ctx context.Context, l *live) error {
 	renew := time.NewTimer(s.retry.renewal(s.left(l)))
 	defer renew.Stop()
-	clock := s.cfg.Clock.Changed()
+	clock := l.since
 	for {
 		select {
 		case <-ctx.Done():
@@ -318,11 +319,11 @@ func (s *Session) left(l *live) time.Duration { return l.expires.Sub(s.cfg.Clock
 func (s *Session) renew(ctx context.Context, l *live, r Renewer) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
-	now := s.cfg.Clock.Now()
+	now, since := s.cfg.Clock.Stamp()
 	if err := r.Renew(ctx, now, now.Add(tokenLife)); err != nil {
 		return fmt.Errorf("renew the token: %w", err)
 	}
-	s.cfg.Clock.Accepted()
+	s.cfg.Clock.Accepted(since)
 	l.expires = now.Add(tokenLife)
 	s.setStatus(func(st *Status) { st.TokenExpires = l.expires })
 	s.log.Debug("token renewed", "until", l.expires)
