@@ -37,6 +37,13 @@ type Fault struct {
 	Err   error         // nil: nothing
 	Keep  int           // of a write that fails: how many bytes were written all the same
 	Delay time.Duration // before it is done; virtual in a bubble of testing/synctest
+	Then  func()        // after it has failed; nil does nothing. Of an Over alone
+}
+
+func (f Fault) then() {
+	if f.Then != nil {
+		f.Then()
+	}
 }
 
 // ErrCut is every operation's answer after the power has gone.
