@@ -26,6 +26,10 @@ const (
 	maxMessage = outbox.MaxMessage - 512
 )
 
+// acceptedLine is said of each message that is accepted, with its id, before its module is told: what was promised can so be
+// held against what the hub has.
+const acceptedLine = "accepted"
+
 // bay is one life of one component: its module's process, its session and its twin. Only its loop's goroutine touches
 // it.
 type bay struct {
@@ -217,12 +221,13 @@ func (b *bay) onSent(from *modkit.Running, s modkit.Sent) {
 	if r.At.IsZero() {
 		r.At = time.Now()
 	}
-	b.box.Put(r, func(_ string, err error) {
+	b.box.Put(r, func(id string, err error) {
 		b.answers.add(func() {
 			if err != nil {
 				b.refuse(from, s.Seq, err)
 				return
 			}
+			b.log.Debug(acceptedLine, "id", id)
 			b.shown.set(func(v *view) { v.last = local.Reading{At: r.At, Body: m.Body} })
 			b.answered(from.Accept(s.Seq))
 		})

@@ -124,8 +124,9 @@ type rig struct {
 	folder string
 	disk   disk.FS // in memory, unless a test sets another
 	load   func(context.Context) (*config.Config, error)
-	quiet  bool // logs nothing below a warning
-	short  bool // modules without HTTP/2 between
+	quiet  bool                       // logs nothing below a warning
+	short  bool                       // modules without HTTP/2 between
+	watch  func(component, id string) // of each message that is accepted; nil does not
 
 	modules map[string]func(component string) modkit.Module // by "use"; others are counters
 	drivers map[string]hal.Driver                           // of their wires
@@ -208,7 +209,7 @@ func (r *rig) start(prepare ...func(*Agent)) {
 	maps.Copy(drivers, r.drivers)
 	a, err := New(Config{
 		File: r.file, Version: "1.2.3", Logs: r.logs, Disk: r.disk, Load: r.load,
-		Log:  slog.New(r.logs.Handler(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: level}))),
+		Log:  slog.New(promises{r.logs.Handler(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: level})), "", r.watch}),
 		Dial: func(identity.ID) iothub.Dial { return r.hub.DialTLS },
 		Start: func(ctx context.Context, m config.Module) (host.Instance, error) {
 			r.mu.Lock()
@@ -312,4 +313,35 @@ func long(t *testing.T) {
 	if testing.Short() {
 		t.Skip("long")
 	}
+}
+
+// promises is a log that tells of each message that is accepted.
+type promises struct {
+	slog.Handler
+	component string
+	watch     func(component, id string)
+}
+
+func (p promises) Enabled(ctx context.Context, level slog.Level) bool {
+	return p.watch != nil || p.Handler.Enabled(ctx, level)
+}
+
+func (p promises) Handle(ctx context.Context, r slog.Record) error {
+	if p.watch != nil && r.Message == acceptedLine {
+		r.Attrs(func(a slog.Attr) bool { p.watch(p.component, a.Value.String()); return false })
+	}
+	if !p.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return p.Handler.Handle(ctx, r)
+}
+
+func (p promises) WithAttrs(attrs []slog.Attr) slog.Handler {
+	for _, a := range attrs {
+		if a.Key == local.ComponentKey {
+			p.component = a.Value.String()
+		}
+	}
+	p.Handler = p.Handler.WithAttrs(attrs)
+	return p
 }
