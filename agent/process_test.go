@@ -200,7 +200,7 @@ func TestAgentAndSimulatorShareNoCode(t *testing.T) {
 		forbid []string
 	}{
 		{"./agent/...", []string{"simulator", "hal/haltest", "modules/modtest", "cmd"}},
-		{"./cmd/twinbay", []string{"simulator", "hal/haltest", "modules/modtest"}},
+		{"./cmd/twinbay", []string{"simulator", "hal/haltest", "modules/modtest", "agent/disk/disktest"}},
 		{"./simulator/...", []string{"agent", "modules", "cmd"}},
 	} {
 		all := deps(tt.of)

@@ -55,7 +55,7 @@ func (a *app) runCommand() *cobra.Command {
 			defer calm()
 			tell, watchdog := serviceManager(log)
 			g, err := agent.New(agent.Config{
-				File: cfg, Logs: logs, Log: log, Version: programVersion(), Network: netlink.Watch, Load: load,
+				File: cfg, Logs: logs, Log: log, Disk: stateDisk(), Version: programVersion(), Network: netlink.Watch, Load: load,
 				Clock: clock.Options{Floor: clock.Built(), Elapsed: clock.Uptime, Watch: clock.Watch},
 				Tell:  tell, Watchdog: watchdog, Hurry: hurry, Boot: lives.Boot(), LastWords: lives.LastWords,
 			})
