@@ -159,11 +159,14 @@ const StopBudget = 2 * time.Second
 // asked to stop and what they still say is sent. It fails at once when another agent runs this device already.
 func (a *Agent) Run(ctx context.Context) (err error) {
 	if a.start == nil {
-		h, err := host.Open(a.file().Agent.RunDir)
+		h, err := host.Open(a.file().Agent.RunDir, a.file().Agent.Cgroup)
 		if err != nil {
 			return err
 		}
 		defer h.Close()
+		if n := h.Leftovers(); n > 0 {
+			a.log.Warn("the modules of an agent that was killed had left processes behind; they are ended", "processes", n)
+		}
 		a.host = h
 	}
 	defer func() { a.failed(err) }()
@@ -374,6 +377,16 @@ func (a *Agent) Invoke(ctx context.Context, component, method string, payload js
 	}
 	r, err := p.invoke(ctx, method, payload)
 	return r.status, r.payload, err
+}
+
+// Restart implements [local.Agent].
+func (a *Agent) Restart(_ context.Context, component string) (local.Restarted, error) {
+	p, err := a.place(component)
+	if err != nil {
+		return local.Restarted{}, err
+	}
+	was, err := p.restart()
+	return local.Restarted{Component: component, Was: was}, err
 }
 
 // Logs implements [local.Agent].

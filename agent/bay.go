@@ -63,6 +63,7 @@ type bay struct {
 	invoking    int       // direct methods under way
 	lastExit    string
 	inlet       *inlet // what comes over links to the module
+	unbound     bool   // it is said that a limit is not in force
 
 	// What is reported.
 	acks  map[string]twin.Ack
@@ -156,29 +157,60 @@ func (b *bay) onStarted(e host.Started) {
 		if v.process.State != local.Starting {
 			v.process.Restarts++
 		}
+		v.process.Limits = limitsOf(e.Limits)
 	})
+	b.sayLimits(e.Limits)
 	b.shown.processIs(local.Running, e.PID)
 	b.links.speaks(b.name, b.description.Outputs)
 	b.feed(e.Running)
 	b.settled(e.Running.Applied, nil)
 }
 
+// sayLimits logs, once in a life, which limits are not in force.
+func (b *bay) sayLimits(all []host.Limit) {
+	for _, l := range all {
+		if l.By == "" && !b.unbound {
+			b.unbound = true
+			b.log.Info("not every limit of the module is in force; see twinbay status "+b.name, "limit", l.Of, "reason", l.Note)
+		}
+	}
+}
+
+func limitsOf(all []host.Limit) (shown []local.Limit) {
+	for _, l := range all {
+		shown = append(shown, local.Limit(l))
+	}
+	return shown
+}
+
 func (b *bay) onEnded(e host.Ended) {
 	b.remote, b.running, b.kill, b.asked = nil, nil, nil, nil
 	b.mute("its module has ended: " + e.Exit.Reason)
-	state := local.Waiting
-	if !e.Ran {
+	state, quarantine := local.Waiting, ""
+	switch {
+	case e.Quarantined != "":
+		state = local.Quarantined
+		quarantine = fmt.Sprintf("quarantined: %s; start it with: twinbay restart %s", e.Quarantined, b.name)
+	case !e.Ran && !e.Asked:
 		state = local.Failed
 	}
 	b.shown.processIs(state, 0)
-	b.shown.set(func(v *view) { v.process.LastExit = e.Exit.Reason })
+	b.shown.set(func(v *view) { v.process.LastExit, v.process.Quarantine = e.Exit.Reason, quarantine })
+	if e.Asked {
+		return
+	}
 	b.shown.countEnd(endKind(e.Exit.Reason, e.Ran))
 	level := slog.LevelWarn
 	if e.Exit.Reason == b.lastExit && !e.Ran {
 		level = slog.LevelDebug // said before
 	}
 	b.lastExit = e.Exit.Reason
-	attrs := []any{"reason", e.Exit.Reason, "retry_in", time.Until(e.Retry).Round(time.Millisecond)}
+	attrs := []any{"reason", e.Exit.Reason}
+	if quarantine == "" {
+		attrs = append(attrs, "retry_in", time.Until(e.Retry).Round(time.Millisecond))
+	} else {
+		attrs, level = append(attrs, "quarantined", e.Quarantined), slog.LevelError
+	}
 	if strings.Contains(e.Exit.Stack, "goroutine ") {
 		attrs = append(attrs, "stack", e.Exit.Stack)
 	}

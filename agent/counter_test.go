@@ -24,6 +24,9 @@ type machine struct {
 	refuse  string        // a reason to refuse the setting "mode"
 	hold    chan struct{} // the method "hold" answers when it is closed
 	stuck   bool          // the serial line never finishes a write
+
+	absent string        // why the module cannot be started
+	lasts  time.Duration // how long a run of the module lasts before it fails; 0 is for ever
 }
 
 func newMachine() *machine {
@@ -36,6 +39,13 @@ func (m *machine) insert(n int) {
 	m.coins += n
 	close(m.changed)
 	m.changed = make(chan struct{})
+}
+
+// ruin keeps the module from being started; "" mends that.
+func (m *machine) ruin(why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.absent = why
 }
 
 func (m *machine) read() (int, <-chan struct{}) {
@@ -107,7 +117,7 @@ func (c *counter) Invoke(ctx context.Context, method string, payload json.RawMes
 func (c *counter) Run(ctx context.Context, bay *modkit.Bay) error {
 	c.machine.mu.Lock()
 	c.machine.starts = append(c.machine.starts, string(bay.State))
-	report, stuck := c.machine.report, c.machine.stuck
+	report, stuck, lasts := c.machine.report, c.machine.stuck, c.machine.lasts
 	c.machine.stuck = false
 	c.machine.mu.Unlock()
 	if stuck {
@@ -117,6 +127,10 @@ func (c *counter) Run(ctx context.Context, bay *modkit.Bay) error {
 	}
 	if report != nil {
 		bay.Report(report)
+	}
+	var over <-chan time.Time
+	if lasts > 0 {
+		over = time.After(lasts)
 	}
 	done := 0
 	fmt.Sscan(string(bay.State), &done)
@@ -140,6 +154,8 @@ func (c *counter) Run(ctx context.Context, bay *modkit.Bay) error {
 		}
 		select {
 		case <-changed:
+		case <-over:
+			return errors.New("the motor is stuck")
 		case <-ctx.Done():
 			return nil
 		}

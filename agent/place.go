@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -23,6 +24,8 @@ type place struct {
 	memo  memory
 	box   outbox.Box // nil before Run; guarded by mu until then
 
+	restarts host.Restarts // of the module; belongs to the bay's supervisor
+
 	task task
 
 	mu  sync.Mutex
@@ -35,6 +38,8 @@ func newPlace(a *Agent, m config.Module) *place {
 		cfg:   m,
 		log:   a.log.With(local.ComponentKey, m.Name),
 		shown: newView(),
+
+		restarts: host.Restarts{Ends: m.Restart.Ends, Within: m.Restart.Within},
 	}
 }
 
@@ -100,7 +105,7 @@ func (p *place) newBay(ctx context.Context) *bay {
 		hold:    func(want []holding) (holding, string, bool) { return p.agent.hold(p.cfg.Name, want) },
 	}
 	b.answers = newAnswers()
-	b.super = host.NewSupervisor(p.start, p.log)
+	b.super = host.NewSupervisor(p.start, &p.restarts, p.log)
 	b.hub = &contact{
 		loop: b.loop, log: p.log, memo: &p.memo, shown: p.shown, host: p.agent.file().Hub.Host,
 		open: func() (*iothub.Session, error) {
@@ -131,7 +136,8 @@ func (p *place) launch(ctx context.Context) (host.Instance, error) {
 	if p.agent.start != nil {
 		return p.agent.start(ctx, p.cfg)
 	}
-	spec := host.Spec{Name: p.cfg.Name, Program: p.agent.file().Agent.Modules, Args: []string{p.cfg.Use}, Log: p.log}
+	spec := host.Spec{Name: p.cfg.Name, Program: p.agent.file().Agent.Modules, Args: []string{p.cfg.Use}, Log: p.log,
+		Limits: host.Limits(p.cfg.Limits)}
 	if p.cfg.Path != "" {
 		spec.Program, spec.Args = p.cfg.Path, nil
 	}
@@ -166,4 +172,21 @@ func (p *place) invoke(ctx context.Context, method string, payload []byte) (repl
 	case <-ctx.Done():
 		return reply{}, ctx.Err()
 	}
+}
+
+// restart has the component's module started again, and answers the state that its process was in.
+func (p *place) restart() (was string, err error) {
+	p.mu.Lock()
+	b := p.bay
+	p.mu.Unlock()
+	if wrong := p.cfg.Problems; len(wrong) > 0 {
+		return "", fmt.Errorf("%w: the device file has to be mended first; then: twinbay reload", local.ErrNotRunning)
+	}
+	if b == nil {
+		return "", local.ErrNotRunning
+	}
+	was = p.shown.state()
+	p.log.Info("the module is started again, as somebody asked", "was", was)
+	b.super.Restart()
+	return was, nil
 }

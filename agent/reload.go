@@ -112,6 +112,7 @@ func difference(old, new *config.Config) (r local.Reloaded, all bool) {
 		"agent.socket": old.Agent.Socket == new.Agent.Socket, "agent.run_dir": old.Agent.RunDir == new.Agent.RunDir,
 		"agent.state_dir": old.Agent.StateDir == new.Agent.StateDir, "agent.log_level": old.Agent.LogLevel == new.Agent.LogLevel,
 		"agent.metrics": old.Agent.Metrics == new.Agent.Metrics,
+		"agent.cgroup":  old.Agent.Cgroup == new.Agent.Cgroup,
 		"outbox":        old.Outbox == new.Outbox,
 	} {
 		if !same {

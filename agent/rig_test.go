@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -86,6 +87,7 @@ func startInMemory(ctx context.Context, m modkit.Module, drivers map[string]hal.
 
 func (i *inMemory) Remote() *modkit.Remote          { return i.remote }
 func (i *inMemory) Description() modkit.Description { return i.description }
+func (i *inMemory) Limits() []host.Limit            { return nil }
 func (i *inMemory) PID() int                        { return 4711 }
 func (i *inMemory) Done() <-chan struct{}           { return i.done }
 
@@ -214,7 +216,14 @@ func (r *rig) start(prepare ...func(*Agent)) {
 		Start: func(ctx context.Context, m config.Module) (host.Instance, error) {
 			r.mu.Lock()
 			machine := r.machines[m.Name]
+			r.lives[m.Name]++
 			r.mu.Unlock()
+			machine.mu.Lock()
+			absent := machine.absent
+			machine.mu.Unlock()
+			if absent != "" {
+				return nil, errors.New(absent)
+			}
 			var module modkit.Module = &counter{machine: machine}
 			if other := r.modules[m.Use]; other != nil {
 				module = other(m.Name)
@@ -226,7 +235,6 @@ func (r *rig) start(prepare ...func(*Agent)) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.running[m.Name] = i
-			r.lives[m.Name]++
 			return i, nil
 		},
 	})

@@ -24,6 +24,7 @@ func TestMethodOfADeadModule(t *testing.T) {
 		answer := make(chan hub.MethodResult, 1)
 		go func() { answer <- r.invoke("coins", "hold", `{}`) }()
 		synctest.Wait()
+		r.machines["coins"].ruin("the motor is stuck") // or the next start is at once
 		r.kill("coins", "killed")
 		if got := <-answer; got.Status != 503 {
 			t.Errorf("a method whose module dies = %d %s", got.Status, got.Payload)
@@ -32,6 +33,7 @@ func TestMethodOfADeadModule(t *testing.T) {
 		if _, _, err := r.agent.Invoke(t.Context(), "coins", "echo", nil); !errors.Is(err, local.ErrNotRunning) {
 			t.Errorf("of a dead module: %v", err)
 		}
+		r.machines["coins"].ruin("")
 		time.Sleep(time.Second)
 		if status, _, err := r.agent.Invoke(t.Context(), "coins", "echo", nil); status != 200 || err != nil {
 			t.Errorf("after the restart: %d, %v", status, err)
@@ -75,13 +77,18 @@ func TestKillIsMendedWithinTwoSeconds(t *testing.T) {
 		r.reported("coins", `{"mode":{"ac":203}}`)
 		r.kill("coins", "killed")
 		synctest.Wait()
-		if h := r.component("coins").Health; h.State != local.Faulted || h.Detail != "killed" {
+		if c := r.component("coins"); c.Process.State != local.Running || c.Health.State != local.OK || c.Process.LastExit != "killed" {
+			t.Errorf("with no time gone after the kill: %+v", c)
+		}
+		r.kill("coins", "killed again")
+		synctest.Wait()
+		if h := r.component("coins").Health; h.State != local.Faulted || h.Detail != "killed again" {
 			t.Errorf("health while it is down = %+v", h)
 		}
 		time.Sleep(300 * time.Millisecond)
 		synctest.Wait()
 		if c := r.component("coins"); c.Process.State != local.Running || c.Health.State != local.OK {
-			t.Errorf("300 ms after the kill: %+v", c)
+			t.Errorf("300 ms after the second kill: %+v", c)
 		}
 	})
 }

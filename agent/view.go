@@ -46,6 +46,13 @@ func (v *view) identity() identity.ID {
 	return v.id
 }
 
+// state is the module's process's.
+func (v *view) state() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.process.State
+}
+
 func (v *view) set(f func(v *view)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -122,6 +129,8 @@ func (v *view) health(link local.Link) local.Health {
 	switch {
 	case v.fault != "":
 		return local.Health{State: local.Faulted, Detail: v.fault}
+	case v.process.State == local.Quarantined:
+		return local.Health{State: local.Faulted, Detail: v.process.Quarantine + "; the last time: " + v.process.LastExit}
 	case v.process.State == local.Waiting || v.process.State == local.Failed:
 		return local.Health{State: local.Faulted, Detail: v.process.LastExit}
 	case v.process.State == local.Held:

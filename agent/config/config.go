@@ -12,6 +12,7 @@
 //	run_dir = "/run/twinbay"              # sockets of the module processes
 //	state_dir = "/var/lib/twinbay"        # what has to survive a power cut: the outbox, the twins
 //	modules = "twinbay-modules"           # the multi-call program; absent: beside the agent's own
+//	cgroup = "/sys/fs/cgroup/twinbay"     # a control group (version 2) for the modules; the agent's own when absent; or "none"
 //	log_level = "info"                    # debug, info, warn, error
 //	metrics = "127.0.0.1:9464"            # Prometheus asks here; absent: only on the socket
 //
@@ -30,6 +31,8 @@
 //	path = "/opt/acme/bme280"             # optional: a program of its own, instead of agent.modules
 //	wiring = { bus = "i2c:/dev/i2c-1" }
 //	settings = { period_ms = 5000 }
+//	restart = "always"                    # or "limited", or { ends = 10, within = "10m" }: left alone after so many ends
+//	limits = { memory = "128MiB", tasks = 64, cpu = "80%", files = 256 }  # the defaults; "none" for none
 //
 //	[[link]]                              # one component's output becomes another's input; as many as there are
 //	from    = "door.open"
@@ -98,6 +101,7 @@ type Agent struct {
 	StateDir string     // for what has to survive a power cut
 	LogLevel slog.Level // info when absent
 	Metrics  string     // "address:port" at which Prometheus may ask; "" means the socket alone
+	Cgroup   string     // a folder; "" is the group in which the agent was started; "none"
 }
 
 // Outbox is where messages wait for the hub.
@@ -122,8 +126,16 @@ type Module struct {
 	Wiring     map[string]any // as JSON would read it: numbers are json.Number; never nil
 	Settings   map[string]any // likewise
 	Links      []Link         // to its inputs, sorted by them
+	Restart    Restart
+	Limits     Limits
 
 	Problems Errors `json:"-"` // what is wrong with this component alone; it cannot run until that is mended
+}
+
+// Restart says when a module that keeps ending is left alone. The zero value is never.
+type Restart struct {
+	Ends   int           // after so many ends
+	Within time.Duration // within this time
 }
 
 // Load reads the device file at path. known are the names of the bundled modules; with nil, any name passes. The error

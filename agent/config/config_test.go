@@ -46,6 +46,8 @@ wiring     = { switch = "sim:rig.sock#door", beam = "gpio:pinctrl-bcm2711/27" }
 [modules.climate]
 use        = "bme280"
 credential = "file:keys/climate.cs"
+restart    = { ends = 5, within = "2m" }
+limits     = { memory = "64MiB", tasks = "none", cpu = "150%", files = 32 }
 [modules.climate.wiring]
 bus     = "i2c:/dev/i2c-1"
 address = 0x76
@@ -58,6 +60,7 @@ limits      = { low = 1, names = ["a", "b"] }
 use        = "acme"
 path       = "acme-module"
 credential = "file:keys/custom.cs"
+restart    = "limited"
 wiring     = { port = "serial:ttyCOIN", other = "serial:/dev/ttyS0" }
 `
 
@@ -69,7 +72,7 @@ func TestParse(t *testing.T) {
 	if want := (Hub{"vending.azure-devices.net", "127.0.0.1:8883", "/etc/twinbay/ca.pem", "5", "https://vending.azure-devices.net/"}); c.Hub != want {
 		t.Errorf("hub %+v, want %+v", c.Hub, want)
 	}
-	if want := (Agent{"/etc/twinbay/run/twinbay.sock", "/etc/bin/twinbay-modules", "/var/run/twinbay", "/etc/twinbay/state", slog.LevelDebug, ""}); c.Agent != want {
+	if want := (Agent{"/etc/twinbay/run/twinbay.sock", "/etc/bin/twinbay-modules", "/var/run/twinbay", "/etc/twinbay/state", slog.LevelDebug, "", ""}); c.Agent != want {
 		t.Errorf("agent %+v, want %+v", c.Agent, want)
 	}
 	if want := (Outbox{"sd-card", 16 << 20, 7 * 24 * time.Hour, 1024}); c.Outbox != want {
@@ -82,11 +85,12 @@ func TestParse(t *testing.T) {
 		{"climate", "bme280", "", "file:/etc/twinbay/keys/climate.cs",
 			map[string]any{"bus": "i2c:/dev/i2c-1", "address": json.Number("118")},
 			map[string]any{"interval_ms": json.Number("5000"), "offset_c": json.Number("-0.5"),
-				"limits": map[string]any{"low": json.Number("1"), "names": []any{"a", "b"}}}, nil, nil},
+				"limits": map[string]any{"low": json.Number("1"), "names": []any{"a", "b"}}},
+			nil, Restart{5, 2 * time.Minute}, Limits{64 << 20, 0, 150, 32}, nil},
 		{"custom", "acme", "/etc/twinbay/acme-module", "file:/etc/twinbay/keys/custom.cs",
-			map[string]any{"port": "serial:ttyCOIN", "other": "serial:/dev/ttyS0"}, map[string]any{}, nil, nil},
+			map[string]any{"port": "serial:ttyCOIN", "other": "serial:/dev/ttyS0"}, map[string]any{}, nil, Restart{DefaultEnds, DefaultWithin}, DefaultLimits, nil},
 		{"door", "door", "", "file:/etc/twinbay/door.cs",
-			map[string]any{"switch": "sim:rig.sock#door", "beam": "gpio:pinctrl-bcm2711/27"}, map[string]any{}, nil, nil},
+			map[string]any{"switch": "sim:rig.sock#door", "beam": "gpio:pinctrl-bcm2711/27"}, map[string]any{}, nil, Restart{}, DefaultLimits, nil},
 	}
 	if !reflect.DeepEqual(c.Modules, want) {
 		t.Errorf("modules\n%+v\nwant\n%+v", c.Modules, want)
@@ -113,7 +117,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	self, _ := os.Executable()
-	if want := (Agent{DefaultSocket, filepath.Join(filepath.Dir(self), "twinbay-modules"), DefaultRunDir, DefaultState, slog.LevelInfo, ""}); c.Agent != want {
+	if want := (Agent{DefaultSocket, filepath.Join(filepath.Dir(self), "twinbay-modules"), DefaultRunDir, DefaultState, slog.LevelInfo, "", ""}); c.Agent != want {
 		t.Errorf("agent %+v, want %+v", c.Agent, want)
 	}
 	if want := (Outbox{"durable", DefaultMaxBytes, DefaultMaxAge, DefaultMinFree}); c.Outbox != want {
@@ -182,6 +186,19 @@ func TestErrors(t *testing.T) {
 		{"log level", change(`"debug"`, `"loud"`), `agent.log_level: "loud" is not a log level; write debug, info, warn or error`},
 		{"socket too long", change("run/twinbay.sock", strings.Repeat("x", 120)), "a unix socket's path has at most 107"},
 		{"component's name", change("[modules.door]", "[modules.'the door']"), `modules.the door: "the door" is not a component's name`},
+		{"another restart", change(`{ ends = 5, within = "2m" }`, `"never"`), `modules.climate.restart: never is no way to restart a module; write restart = "always"`},
+		{"restart of a kind", change(`{ ends = 5, within = "2m" }`, `3`), "modules.climate.restart: 3 is no way to restart a module"},
+		{"no number of ends", change(`ends = 5`, `ends = 0`), "modules.climate.restart.ends: 0 is no number of ends; write a number from 1 to 1000"},
+		{"no time", change(`within = "2m"`, `within = "0"`), `modules.climate.restart.within: a time of no length; write it like "10m"`},
+		{"misspelt restart", change(`ends = 5`, `end = 5`), `modules.climate.restart.end: unknown key; did you mean "ends"?`},
+		{"little memory", change(`"64MiB"`, `"1MiB"`), `modules.climate.limits.memory: 1048576 bytes, a module needs at least 16 MiB; write "16MiB" or more, or "none"`},
+		{"memory of a kind", change(`"64MiB"`, `true`), `modules.climate.limits.memory: true is no number of bytes`},
+		{"few tasks", change(`tasks = "none"`, `tasks = 1`), `modules.climate.limits.tasks: 1 is no limit of tasks; write a number from 16 on, or "none"`},
+		{"many files", change(`files = 32`, `files = 99999999999`), `modules.climate.limits.files: 99999999999 is no limit of files`},
+		{"files as text", change(`files = 32`, `files = "32"`), `modules.climate.limits.files: 32 is no limit of files`},
+		{"processor as a number", change(`"150%"`, `1.5`), `modules.climate.limits.cpu: 1.5 is no share of a processor; write it like "80%", of one processor, or "none"`},
+		{"no processor", change(`"150%"`, `"0%"`), `modules.climate.limits.cpu: 0% is no share of a processor`},
+		{"misspelt limit", change(`files = 32`, `file = 32`), `modules.climate.limits.file: unknown key; did you mean "files"?`},
 		{"a date", change("5_000", "2026-01-01"), "modules.climate.settings.interval_ms: a date or time cannot be held by JSON; write it as a string"},
 		{"not a number", change("5_000", "nan"), "modules.climate.settings.interval_ms: NaN cannot be held by JSON"},
 		{"deep inside", change(`["a", "b"]`, `["a", inf]`), "modules.climate.settings.limits.names.1: +Inf cannot be held by JSON"},
@@ -252,8 +269,8 @@ func TestLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]int{
-		"hub": 2, "hub.mqtt": 6, "modules.climate.wiring.bus": 33, "modules.climate.wiring.none": 32,
-		"modules.climate.settings.limits.low": 38, "modules.climate.settings.limits.names.1": 38,
+		"hub": 2, "hub.mqtt": 6, "modules.climate.wiring.bus": 35, "modules.climate.wiring.none": 34,
+		"modules.climate.settings.limits.low": 40, "modules.climate.settings.limits.names.1": 40,
 		"modules.door.wiring.beam": 27, "modules.nobody": 24, "nothing": 0,
 	} {
 		if got := c.Line(key); got != want {
@@ -261,7 +278,7 @@ func TestLine(t *testing.T) {
 		}
 	}
 	e := c.Error([]string{"modules", "climate", "wiring", "address"}, "300 was asked", "look at the sensor's SDO pin")
-	if want := "device.toml:34:1: modules.climate.wiring.address: 300 was asked; look at the sensor's SDO pin"; e.Error() != want {
+	if want := "device.toml:36:1: modules.climate.wiring.address: 300 was asked; look at the sensor's SDO pin"; e.Error() != want {
 		t.Errorf("%q, want %q", e.Error(), want)
 	}
 }

@@ -107,12 +107,15 @@ func isListen(s string) bool {
 
 func (d *decoder) agent(t map[string]any, a *Agent) {
 	at := []string{"agent"}
-	d.keys(t, at, "socket", "modules", "run_dir", "state_dir", "log_level", "metrics")
+	d.keys(t, at, "socket", "modules", "run_dir", "state_dir", "log_level", "metrics", "cgroup")
 	*a = Agent{Socket: DefaultSocket, RunDir: DefaultRunDir, StateDir: DefaultState, Modules: besideSelf()}
 	for key, field := range map[string]*string{"socket": &a.Socket, "run_dir": &a.RunDir, "state_dir": &a.StateDir, "modules": &a.Modules} {
 		if p := d.path(t, at, key); p != "" {
 			*field = p
 		}
+	}
+	if a.Cgroup = noLimit; t["cgroup"] != noLimit {
+		a.Cgroup = d.path(t, at, "cgroup")
 	}
 	// A unix socket's path has to fit into sockaddr_un (unix(7): 108 bytes with the final NUL).
 	if len(a.Socket) > 107 {
@@ -149,7 +152,7 @@ func (d *decoder) module(modules map[string]any, name string) Module {
 	if !componentName.MatchString(name) {
 		d.fail(at, "use 1 to 32 letters, digits, '-' and '_', with a letter or digit first", "%q is not a component's name", name)
 	}
-	d.keys(t, at, "use", "credential", "path", "wiring", "settings")
+	d.keys(t, at, "use", "credential", "path", "wiring", "settings", "restart", "limits")
 	m.Path = d.path(t, at, "path")
 	m.Use = d.str(t, at, "use")
 	switch {
@@ -161,6 +164,8 @@ func (d *decoder) module(modules map[string]any, name string) Module {
 	m.Credential = d.credential(t, at)
 	m.Wiring = d.json(t, at, "wiring")
 	m.Settings = d.json(t, at, "settings")
+	m.Restart = d.restart(t, at)
+	m.Limits = d.limits(t, at)
 	return m
 }
 

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// The restart of a module: the first one at once for a person, a crash loop twice a minute, and all as before after a
-// minute of work.
+// Delays before restarts: a crash loop ends up at twice a minute, and a minute of work makes up for all failures.
 const (
 	firstDelay   = 125 * time.Millisecond // at most twice that, with jitter
 	longestDelay = 30 * time.Second

@@ -8,9 +8,10 @@
 // in it, a process group, a parent-death signal (prctl(2), PR_SET_PDEATHSIG), and a unix socket in a private folder
 // that is removed once the agent is connected, so that nobody else can talk to the module.
 //
-// The end of a module takes along what the module itself has started, because it is in the module's process group. When
-// the agent is killed, the kernel ends the modules and nobody is left to end such children: that is the service
-// manager's part (systemd's KillMode=mixed ends the unit's whole control group). Twinbay's own modules start none.
+// The end of a module takes along what the module itself has started: all that is in its process group and, where the
+// agent may make control groups, in its control group; elsewhere all that still has the module's environment. When the
+// agent is killed, the kernel ends the modules; what they had started is ended by the next agent, before it starts a
+// module, or by the service manager (systemd's KillMode=mixed ends the unit's whole control group).
 package host
 
 import (
@@ -35,11 +36,19 @@ const socketName = "/plugin4294967295"
 type Host struct {
 	folder string
 	lock   *os.File
+	groups *groups
+	ended  int
 }
 
-// Open makes folder (mode 0700) if need be, takes its lock and removes the sockets that a dead agent left there. It
-// fails when another agent holds the folder.
-func Open(folder string) (*Host, error) {
+// NoGroups is the name of no control group.
+const NoGroups = "none"
+
+// Open makes folder (mode 0700) if need be, takes its lock, ends what modules of a dead agent have left running and
+// removes the sockets that are left there. It fails when another agent holds the folder.
+//
+// Modules are put into control groups below group, or below that in which the agent was started when group is "". Without
+// such groups (NoGroups, or where they cannot be had) some limits are not in force: see [Process.Limits].
+func Open(folder, group string) (*Host, error) {
 	folder, err := filepath.Abs(folder)
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
@@ -58,17 +67,27 @@ func Open(folder string) (*Host, error) {
 		}
 		return nil, fmt.Errorf("host: lock the run folder %s: %w", folder, err)
 	}
-	h := &Host{folder: folder, lock: lock}
+	h := &Host{folder: folder, lock: lock, groups: &groups{}}
+	ours := filepath.Join(folder, folderPrefix)
+	h.ended = killLeftovers(func(f string) bool { return strings.HasPrefix(f, ours) })
+	if group != NoGroups {
+		h.groups = openGroups(group)
+	}
 	if err := h.sweep(); err != nil {
+		h.groups.close()
 		lock.Close()
 		return nil, err
 	}
 	return h, nil
 }
 
+// Leftovers is how many processes an agent that was killed had left running.
+func (h *Host) Leftovers() int { return h.ended }
+
 // Close gives the folder free. The processes must have ended before.
 func (h *Host) Close() error {
 	err := h.sweep()
+	h.groups.close()
 	return errors.Join(err, h.lock.Close())
 }
 

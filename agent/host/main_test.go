@@ -3,6 +3,8 @@
 package host_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +14,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -34,7 +38,53 @@ func TestMain(m *testing.M) {
 func be(args []string) {
 	switch args[0] {
 	case "module":
+		modkit.Serve(&module{}, map[string]hal.Driver{"stuck": stuck{}})
+	case "escape": // a module with a child that leaves its process group; with an argument also its environment, its lock on that file kept
+		child := exec.Command(os.Args[0], append([]string{"be", "hidden"}, args[1:]...)...)
+		child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if len(args) > 2 {
+			child.Env = []string{"PATH=/bin"}
+		}
+		stdout, err := child.StdoutPipe()
+		if err != nil {
+			panic(err)
+		}
+		if err := child.Start(); err != nil {
+			panic(err)
+		}
+		if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil { // it has the lock
+			panic("the child has not got its hardware: " + err.Error())
+		}
+		fmt.Fprintf(os.Stderr, "child %d\n", child.Process.Pid)
 		modkit.Serve(&module{}, map[string]hal.Driver{})
+	case "hidden": // has a piece of hardware, a file's lock, for itself, for as long as it lives
+		f, err := os.OpenFile(args[1], os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			panic(err)
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			panic(err)
+		}
+		fmt.Println("mine")
+		hang()
+	case "twice": // a handshake that comes twice, from a module that is well otherwise
+		go func() {
+			fmt.Fprintln(stdout, "1|1|unix|/nowhere|grpc")
+		}()
+		modkit.Serve(&module{}, map[string]hal.Driver{})
+	case "endless": // garbage without a line feed
+		text := strings.Repeat("x", 1<<16)
+		for {
+			if _, err := io.WriteString(os.Stdout, text); err != nil {
+				hang()
+			}
+		}
+	case "closes": // its standard output, at once
+		os.Stdout.Close()
+		hang()
+	case "version": // of a contract to come
+		fmt.Println("1|2|unix|" + os.Getenv("PLUGIN_UNIX_SOCKET_DIR") + "/nothing|grpc")
+		hang()
 	case "parent": // a module with a child that outlives it
 		child := exec.Command("sleep", "20") // longer than any test looks for it
 		child.Stderr = os.Stderr
@@ -61,12 +111,12 @@ func be(args []string) {
 	case "dies":
 		fmt.Fprintln(os.Stderr, "cannot find my configuration")
 		os.Exit(7)
-	case "agent": // starts a module and is killed
-		h, err := host.Open(args[1])
+	case "agent": // in a run folder and a control group, starts the module that the rest names, and is killed
+		h, err := host.Open(args[1], args[2])
 		if err != nil {
 			panic(err)
 		}
-		p, err := h.Start(context.Background(), host.Spec{Name: "coins", Program: os.Args[0], Args: []string{"be", "module"},
+		p, err := h.Start(context.Background(), host.Spec{Name: "coins", Program: os.Args[0], Args: append([]string{"be"}, args[3:]...),
 			Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 		if err != nil {
 			panic(err)
@@ -90,7 +140,23 @@ func hang() {
 }
 
 // module answers what it is asked, and misbehaves when it is told to.
-type module struct{ stubborn bool }
+type module struct {
+	stubborn bool
+	leaked   [][]byte
+	bay      atomic.Pointer[modkit.Bay]
+}
+
+// stuck has serial lines whose calls never end, whatever their context says.
+type stuck struct{ hal.Driver }
+
+func (stuck) OpenSerial(context.Context, string, hal.SerialMode) (hal.Serial, error) {
+	return stuckLine{}, nil
+}
+
+type stuckLine struct{ hal.Serial }
+
+func (stuckLine) Write(context.Context, []byte) error       { select {} }
+func (stuckLine) Read(context.Context, []byte) (int, error) { select {} }
 
 func (m *module) Describe() modkit.Description {
 	return modkit.Description{Name: "test", Version: "1.2.3", Settings: json.RawMessage(`{"type":"object"}`), Wiring: json.RawMessage(`{"type":"object"}`)}
@@ -98,7 +164,7 @@ func (m *module) Describe() modkit.Description {
 
 func (m *module) Apply(context.Context, modkit.Settings) (modkit.Applied, error) { return nil, nil }
 
-func (m *module) Invoke(_ context.Context, method string, payload json.RawMessage) (modkit.Answer, error) {
+func (m *module) Invoke(ctx context.Context, method string, payload json.RawMessage) (modkit.Answer, error) {
 	switch method {
 	case "echo":
 		return modkit.Answer{Status: 200, Payload: payload}, nil
@@ -117,6 +183,88 @@ func (m *module) Invoke(_ context.Context, method string, payload json.RawMessag
 	case "nasty":
 		io.WriteString(stderr, `{"@message":1}`+"\n"+`{"@level":{},"@message":"x","@timestamp":3}`+"\n"+`{"msg":2,"level":[]}`+"\n\xff\xfe\n")
 		return modkit.Answer{Status: 200}, nil
+	case "gigabyte": // of log lines: payload says how many bytes
+		var size int
+		if err := json.Unmarshal(payload, &size); err != nil {
+			return modkit.Answer{}, err
+		}
+		chunk := bytes.Repeat([]byte(`{"time":"2026-01-02T03:04:05Z","level":"INFO","msg":"a line that nobody needs"}`+"\n"), 1000)
+		for n := 0; n < size; n += len(chunk) {
+			chunk[100]++ // not the same each time
+			stderr.Write(chunk)
+		}
+		return modkit.Answer{Status: 200}, nil
+	case "leak": // a megabyte a millisecond
+		go func() {
+			for range time.Tick(time.Millisecond) {
+				block := make([]byte, 1<<20)
+				for i := range block {
+					block[i] = 1
+				}
+				m.leaked = append(m.leaked, block)
+			}
+		}()
+		return modkit.Answer{Status: 200}, nil
+	case "leap": // a gigabyte at once
+		block := make([]byte, 1<<30)
+		for i := range block {
+			block[i] = 1
+		}
+		m.leaked = append(m.leaked, block)
+		return modkit.Answer{Status: 200}, nil
+	case "files": // opens as many as it can, up to ten thousand
+		var open []*os.File
+		for len(open) < 10_000 {
+			f, err := os.Open("/dev/null")
+			if err != nil {
+				break
+			}
+			open = append(open, f)
+		}
+		for _, f := range open {
+			f.Close()
+		}
+		return modkit.Answer{Status: 200, Payload: json.RawMessage(strconv.Itoa(len(open)))}, nil
+	case "forks": // processes that outlive it; answers their numbers
+		var pids []int
+		for range 100 {
+			child := exec.Command("sleep", "60")
+			if err := child.Start(); err != nil {
+				break
+			}
+			pids = append(pids, child.Process.Pid)
+		}
+		text, err := json.Marshal(pids)
+		return modkit.Answer{Status: 200, Payload: text}, err
+	case "spin": // uses all the processor that it gets
+		go func() {
+			for {
+			}
+		}()
+		return modkit.Answer{Status: 200}, nil
+	case "write", "read": // of a serial line that never comes to an end
+		line, err := m.bay.Load().Wires.Serial(ctx, "stuck:line", hal.SerialMode{})
+		if err != nil {
+			return modkit.Answer{}, err
+		}
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+			defer cancel()
+			if method == "write" {
+				line.Write(ctx, []byte{1})
+			} else {
+				line.Read(ctx, make([]byte, 1))
+			}
+		}()
+		return modkit.Answer{Status: 200}, nil
+	case "large": // answers as many bytes as payload says
+		var size int
+		if err := json.Unmarshal(payload, &size); err != nil {
+			return modkit.Answer{}, err
+		}
+		return modkit.Answer{Status: 200, Payload: json.RawMessage(`"` + strings.Repeat("x", size) + `"`)}, nil
+	case "close stdout":
+		return modkit.Answer{Status: 200}, stdout.Close()
 	case "stdout":
 		for range 10_000 {
 			fmt.Println("a module that prints")
@@ -126,10 +274,11 @@ func (m *module) Invoke(_ context.Context, method string, payload json.RawMessag
 	return modkit.Answer{}, modkit.ErrNoMethod
 }
 
-// stderr is the real one: go-plugin replaces os.Stderr.
-var stderr = os.NewFile(2, "stderr")
+// stdout and stderr are the real ones: go-plugin replaces those of package os.
+var stdout, stderr = os.NewFile(1, "stdout"), os.NewFile(2, "stderr")
 
 func (m *module) Run(ctx context.Context, bay *modkit.Bay) error {
+	m.bay.Store(bay)
 	if _, err := bay.Send(modkit.Message{Body: json.RawMessage(`{"hello":1}`), State: []byte("s1")}); err != nil {
 		return err
 	}
@@ -159,7 +308,7 @@ func open(t testing.TB) (*host.Host, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
-	h, err := host.Open(folder)
+	h, err := host.Open(folder, host.NoGroups)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,13 +26,11 @@ import (
 // startBudget is how long a module may take from its start to its description.
 const startBudget = 10 * time.Second
 
-// moduleEnv is all that a module sees of the environment, besides what go-plugin's handshake needs. One thread of Go
-// code is enough for one component and saves memory; the limit makes a leak collect garbage before it hurts the
-// others.
+// moduleEnv is all that a module sees of the environment, besides its memory limit and what go-plugin's handshake needs.
+// One thread of Go code is enough for one component and saves memory.
 var moduleEnv = []string{
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	"GOMAXPROCS=1",
-	"GOMEMLIMIT=32MiB",
 }
 
 // Spec says what to start.
@@ -42,6 +40,7 @@ type Spec struct {
 	Args    []string // for a multi-call program the module's name
 	Dir     string   // the working folder; "" is the agent's
 	Log     *slog.Logger
+	Limits  Limits
 	Budget  time.Duration // from the start to the description; 0 means 10 s
 }
 
@@ -52,6 +51,7 @@ type Process struct {
 	runner      *runner
 	client      *plugin.Client
 	stderr      *lines
+	printed     *lines // beside its log: on standard output, after the handshake
 	folder      string
 	tried       chan struct{} // closed when the start has come to its end, good or bad
 	done        chan struct{}
@@ -67,7 +67,12 @@ func (h *Host) Start(ctx context.Context, s Spec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{folder: folder, runner: newRunner(), stderr: newLines(s.Log), tried: make(chan struct{}), done: make(chan struct{})}
+	group, err := h.groups.open(s.Name, s.Limits)
+	if err != nil {
+		wipe(folder)
+		return nil, fmt.Errorf("start %s: %w", s.Program, err)
+	}
+	p := &Process{folder: folder, runner: newRunner(s.Limits, group, folder), stderr: newLines(s.Log), printed: newLines(s.Log), tried: make(chan struct{}), done: make(chan struct{})}
 	budget := s.Budget
 	if budget == 0 {
 		budget = startBudget
@@ -78,7 +83,7 @@ func (h *Host) Start(ctx context.Context, s Spec) (*Process, error) {
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		RunnerFunc: func(_ hclog.Logger, handshake *exec.Cmd, within string) (goplugin.Runner, error) {
 			os.Remove(within) // go-plugin's own folder for sockets; ours has a shorter path
-			return p.runner, p.runner.prepare(command(s, folder, handshake.Env))
+			return p.runner, p.runner.prepare(command(s, folder, handshake.Env, group), p.printed)
 		},
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: folder},
 		StartTimeout:     budget + time.Second, // the context below is earlier, and says more
@@ -87,8 +92,8 @@ func (h *Host) Start(ctx context.Context, s Spec) (*Process, error) {
 		// (log_entry.go: unchecked type assertions). Off keeps the parser out; the raw lines come to Stderr.
 		Logger:          hclog.New(&hclog.LoggerOptions{Level: hclog.Off}),
 		Stderr:          p.stderr,
-		SyncStdout:      newLines(s.Log),
-		SyncStderr:      newLines(s.Log),
+		SyncStdout:      p.printed,
+		SyncStderr:      p.printed,
 		GRPCDialOptions: []grpc.DialOption{grpc.WithChainStreamInterceptor(p.remember)},
 	})
 	ctx, cancel := context.WithTimeoutCause(ctx, budget, fmt.Errorf("it was not ready within %v", budget))
@@ -100,10 +105,13 @@ func (h *Host) Start(ctx context.Context, s Spec) (*Process, error) {
 }
 
 // command is the process to run, with its socket in folder.
-func command(s Spec, folder string, handshake []string) *exec.Cmd {
+func command(s Spec, folder string, handshake []string, g *group) *exec.Cmd {
 	cmd := exec.Command(s.Program, s.Args...)
 	cmd.Dir = s.Dir
 	cmd.Env = append(cmd.Env, moduleEnv...)
+	if s.Limits.Memory > 0 {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("GOMEMLIMIT=%d", int64(memoryShare*float64(s.Limits.Memory))))
+	}
 	for _, kv := range handshake {
 		if !strings.HasPrefix(kv, plugin.EnvUnixSocketDir+"=") {
 			cmd.Env = append(cmd.Env, kv)
@@ -113,6 +121,9 @@ func command(s Spec, folder string, handshake []string) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true, // a terminal's Ctrl-C is for the agent; and a kill reaches what the module started
 		Pdeathsig: syscall.SIGKILL,
+	}
+	if g != nil && !g.attach {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(g.fd.Fd())
 	}
 	return cmd
 }
@@ -125,6 +136,7 @@ func (p *Process) start(ctx context.Context) error {
 	_, err := p.client.Start()
 	if p.PID() == 0 {
 		wipe(p.folder)
+		p.runner.group.ended()
 		return err
 	}
 	go p.finish()
@@ -164,14 +176,25 @@ func (p *Process) startError(s Spec, err error) error {
 	}
 	<-p.done
 	if reason, end := p.runner.ended(); reason == "" && end.killed {
-		return fmt.Errorf("%s did not become ready: %w: is it a module, and for this machine?", s.Program, firstLine(err))
+		return fmt.Errorf("%s did not become ready: %s", s.Program, refused(err.Error()))
 	}
 	return fmt.Errorf("%s did not become ready: %s", s.Program, p.Exit().Reason)
 }
 
-func firstLine(err error) error {
-	first, _, _ := strings.Cut(err.Error(), "\n")
-	return errors.New(first)
+// refused says in plain words why go-plugin has killed a process that it does not take for a module (client.go, Start).
+func refused(text string) string {
+	first, _, _ := strings.Cut(text, "\n")
+	line, isOther := strings.CutPrefix(first, "Unrecognized remote plugin message:")
+	line = strings.TrimSpace(line)
+	switch {
+	case isOther && line == "":
+		return "it closed its standard output and said nothing there: is it a module, and for this machine?"
+	case isOther:
+		return fmt.Sprintf("it says %.200q where a module says how to reach it: is it a module, and for this machine?", line)
+	case strings.HasPrefix(first, "incompatible API version with plugin"), strings.HasPrefix(first, "incompatible core API version with plugin"):
+		return fmt.Sprintf("it speaks another version of the contract (%s): agent and module have to be of the same release", first)
+	}
+	return first + ": is it a module, and for this machine?"
 }
 
 // remember keeps each connection that go-plugin makes: it forgets to close one whose module dies during the first call.
@@ -199,6 +222,7 @@ func (p *Process) finish() {
 		p.client.Kill() // of a dead process it waits for go-plugin's own goroutines alone
 	}
 	p.stderr.Close()
+	p.printed.Close()
 	wipe(p.folder)
 }
 
@@ -215,6 +239,13 @@ func (p *Process) PID() int {
 	return p.runner.pid
 }
 
+// Limits are those in force, in a fixed order.
+func (p *Process) Limits() []Limit {
+	p.runner.mu.Lock()
+	defer p.runner.mu.Unlock()
+	return p.runner.bounds
+}
+
 // Done is closed when the process has ended and nothing is left of it.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
@@ -226,7 +257,7 @@ func (p *Process) Exit() Exit {
 	case reason != "":
 		return Exit{Reason: reason, Stack: stack}
 	case last != "":
-		return Exit{Reason: end.words + ": " + last, Stack: stack}
+		return Exit{Reason: end.words + ": " + last + p.runner.lacked(last), Stack: stack}
 	}
 	return Exit{Reason: end.words, Stack: stack}
 }

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -26,6 +29,9 @@ type runner struct {
 	cmd    *exec.Cmd
 	stdout *pipe
 	stderr *pipe
+	limits Limits
+	group  *group        // nil when there is none
+	folder string        // of the module's socket: see mark
 	exited chan struct{} // closed when the process is reaped and its pipes are read
 
 	mu     sync.Mutex
@@ -34,13 +40,16 @@ type runner struct {
 	reaped bool   // the kernel may give the pid to somebody else from now on
 	reason string // why we ended it, "" when we did not
 	end    end
+	bounds []Limit // in force
 }
 
 // newRunner returns a runner without a process, which may be killed already.
-func newRunner() *runner { return &runner{exited: make(chan struct{})} }
+func newRunner(l Limits, g *group, folder string) *runner {
+	return &runner{exited: make(chan struct{}), limits: l, group: g, folder: folder}
+}
 
 // prepare says what to run.
-func (r *runner) prepare(cmd *exec.Cmd) error {
+func (r *runner) prepare(cmd *exec.Cmd, printed io.Writer) error {
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -49,7 +58,7 @@ func (r *runner) prepare(cmd *exec.Cmd) error {
 	if err != nil {
 		return err
 	}
-	r.cmd, r.stdout, r.stderr = cmd, newPipe(stdout), newPipe(stderr)
+	r.cmd, r.stdout, r.stderr = cmd, newPipe(&handshake{ReadCloser: stdout, rest: printed}), newPipe(stderr)
 	return nil
 }
 
@@ -62,8 +71,12 @@ func (r *runner) Start(context.Context) error {
 		defer runtime.UnlockOSThread()
 		err := r.cmd.Start()
 		if err == nil {
+			bounds := r.bind()
 			r.mu.Lock()
-			r.pid = r.cmd.Process.Pid
+			r.pid, r.bounds = r.cmd.Process.Pid, bounds
+			if r.limits.Memory > 0 && !r.group.limits(LimitMemory) {
+				go r.watchMemory(r.pid, r.limits.Memory)
+			}
 			if r.doomed {
 				syscall.Kill(-r.pid, syscall.SIGKILL)
 			}
@@ -72,9 +85,24 @@ func (r *runner) Start(context.Context) error {
 		started <- err
 		if err == nil {
 			r.reap()
+		} else {
+			r.group.ended()
 		}
 	}()
 	return <-started
+}
+
+// bind sets the limits of the process that has just started, and answers what is in force.
+func (r *runner) bind() []Limit {
+	pid := r.cmd.Process.Pid
+	if r.group != nil && r.group.attach {
+		procs := filepath.Join(r.group.dir, "cgroup.procs")
+		if err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+			r.group.ended()
+			r.group = nil // what it should have held is not in force, and said so
+		}
+	}
+	return rlimits(pid, r.limits, r.group)
 }
 
 // reap waits for the process's end. The dead process stays a zombie until its group is killed, so that the group's
@@ -91,6 +119,11 @@ func (r *runner) reap() {
 	syscall.Kill(-r.pid, syscall.SIGKILL) // what the module started and left behind
 	r.reaped = true
 	r.mu.Unlock()
+	if r.group != nil {
+		r.group.kill()
+	} else { // what has left the process group as well
+		killLeftovers(func(folder string) bool { return folder == r.folder })
+	}
 
 	late := time.NewTimer(drainBudget)
 	defer late.Stop()
@@ -102,9 +135,16 @@ func (r *runner) reap() {
 		}
 	}
 	err := r.cmd.Wait() // reaps, and closes the pipes
+	instead, also := r.group.ended()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.end = endOf(err, r.cmd)
+	if instead != "" {
+		r.end.words = instead
+	}
+	if also != "" {
+		r.end.words += " (" + also + ")"
+	}
 }
 
 // end is how a process ended.
@@ -148,6 +188,14 @@ func (r *runner) signal(sign int, sig syscall.Signal, reason string) {
 		return
 	}
 	syscall.Kill(sign*r.pid, sig)
+}
+
+// lacked adds to a process's last words how much memory it may have, where that is what they are about.
+func (r *runner) lacked(last string) string {
+	if r.limits.Memory == 0 || !strings.Contains(last, "out of memory") && !strings.Contains(strings.ToLower(last), "cannot allocate memory") {
+		return ""
+	}
+	return fmt.Sprintf(" (%s are allowed)", mebibytes(r.limits.Memory))
 }
 
 // ended answers why we ended the process, "" when we did not, and how it ended.

@@ -4,9 +4,12 @@ package host
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestLines(t *testing.T) {
@@ -39,6 +42,77 @@ func TestLines(t *testing.T) {
 			if last, stack := l.tail(); last != tt.last || stack != tt.stack {
 				t.Errorf("last %q, stack %q; want %q, %q", last, stack, tt.last, tt.stack)
 			}
+		})
+	}
+}
+
+// What comes again is counted, and said: by the next line, by the end, and now and then if neither comes.
+func TestRepeatedLinesAreCollapsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		l := newLines(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})))
+		for n := range 1235 {
+			fmt.Fprintf(l, `{"time":"2026-01-02T03:04:%02dZ","level":"WARN","msg":"no answer"}`+"\n", n%60)
+		}
+		fmt.Fprint(l, "another\nanother\nthe third\n")
+		fmt.Fprint(l, "the fourth\nthe fourth\nthe fourth\n")
+		time.Sleep(sayEvery)
+		synctest.Wait()
+		fmt.Fprint(l, "the fourth\n")
+		l.Close()
+		const want = "level=WARN msg=\"no answer\"\nlevel=INFO msg=\"the last line repeated 1,234 times\"\n" +
+			"level=INFO msg=another\nlevel=INFO msg=\"the last line repeated once\"\nlevel=INFO msg=\"the third\"\n" +
+			"level=INFO msg=\"the fourth\"\nlevel=INFO msg=\"the last line repeated 2 times\"\nlevel=INFO msg=\"the last line repeated once\"\n"
+		if log.String() != want {
+			t.Errorf("log:\n%s\nwant\n%s", log.String(), want)
+		}
+		if last, _ := l.tail(); last != "the fourth" {
+			t.Errorf("last words %q", last)
+		}
+	})
+}
+
+// A flood may be clever: no two equal lines, pairs of equal lines, a panic at its end. Its log stays within the rate, it
+// says what was left out, and its last words are heard.
+func TestFloodsStayWithinTheRate(t *testing.T) {
+	for name, line := range map[string]func(int) string{
+		"all different": func(n int) string { return fmt.Sprintf(`{"time":"t","level":"INFO","msg":"m","n":%d}`, n) },
+		"pairs":         func(n int) string { return fmt.Sprint("line ", n/2) },
+		"not JSON":      func(n int) string { return fmt.Sprint("{", n) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				l := newLines(slog.New(slog.NewTextHandler(&log, nil)))
+				const seconds, each = 60, 1000
+				for n := range seconds * each {
+					fmt.Fprintln(l, line(n))
+					if n%each == 0 {
+						time.Sleep(time.Second)
+					}
+				}
+				fmt.Fprintln(l, `{"level":"ERROR","msg":"read failed","error":"nothing answers"}`)
+				if last, _ := l.tail(); last != "read failed: nothing answers" {
+					t.Errorf("last words %q", last)
+				}
+				fmt.Fprint(l, "panic: boom\n\ngoroutine 1 [running]:\n")
+				l.Close()
+				if last, stack := l.tail(); last != "panic: boom" || !strings.Contains(stack, "goroutine 1") {
+					t.Errorf("last words %q, stack %q", last, stack)
+				}
+				n := strings.Count(log.String(), "\n")
+				if most := lineBurst + seconds*lineRate + 10; n < lineBurst || n > most {
+					t.Errorf("%d log lines, want %d to %d", n, lineBurst, most)
+				}
+				if !strings.Contains(log.String(), "some were left out") {
+					t.Error("the log does not say that lines were left out")
+				}
+			})
 		})
 	}
 }

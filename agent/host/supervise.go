@@ -28,6 +28,7 @@ type Instance interface {
 	Remote() *modkit.Remote
 	Description() modkit.Description
 	PID() int
+	Limits() []Limit
 	Done() <-chan struct{}
 	Exit() Exit
 	Kill(reason string)
@@ -57,6 +58,7 @@ type Started struct {
 	PID     int
 	Remote  *modkit.Remote
 	Running *modkit.Running
+	Limits  []Limit // in force
 	Kill    func(reason string)
 }
 
@@ -68,9 +70,11 @@ type Said struct {
 
 // Ended says that the module could not be started, or has ended.
 type Ended struct {
-	Exit  Exit
-	Ran   bool      // it had started
-	Retry time.Time // of the next start
+	Exit        Exit
+	Ran         bool      // it had started
+	Retry       time.Time // of the next start; zero when it is quarantined
+	Asked       bool      // somebody wants it started again: see [Supervisor.Restart]
+	Quarantined string    // why it is not started again, "" when it is
 }
 
 func (Ready) event()   {}
@@ -79,17 +83,18 @@ func (Said) event()    {}
 func (Ended) event()   {}
 
 // Supervisor keeps one module running: it starts it, asks for its heartbeat, kills it when it hangs and starts it again,
-// for ever.
+// for as long as its Restarts say.
 type Supervisor struct {
-	start   func(context.Context) (Instance, error)
-	log     *slog.Logger
-	events  chan Event
-	backoff Backoff
+	start    func(context.Context) (Instance, error)
+	log      *slog.Logger
+	events   chan Event
+	again    chan struct{} // capacity one: somebody wants it started again
+	restarts *Restarts
 }
 
 // NewSupervisor returns a supervisor of the module that start starts.
-func NewSupervisor(start func(context.Context) (Instance, error), log *slog.Logger) *Supervisor {
-	return &Supervisor{start: start, log: log, events: make(chan Event, queue)}
+func NewSupervisor(start func(context.Context) (Instance, error), restarts *Restarts, log *slog.Logger) *Supervisor {
+	return &Supervisor{start: start, log: log, events: make(chan Event, queue), again: make(chan struct{}, 1), restarts: restarts}
 }
 
 // Events is where the supervisor tells what happens. It is closed when Run returns. A reader that stops reading stops
@@ -100,17 +105,30 @@ func (s *Supervisor) Events() <-chan Event { return s.events }
 // when nothing is left of it.
 func (s *Supervisor) Run(ctx context.Context) {
 	defer close(s.events)
+	if s.restarts.verdict != "" { // by an earlier supervisor of the same module
+		s.tell(ctx, Ended{Exit: s.restarts.last, Ran: true, Quarantined: s.restarts.verdict})
+		s.wait(ctx, 0, false)
+	}
 	for ctx.Err() == nil {
 		began := time.Now()
-		exit, ran := s.once(ctx)
+		exit, ran, asked := s.life(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		delay := s.backoff.After(time.Since(began))
-		s.tell(ctx, Ended{Exit: exit, Ran: ran, Retry: time.Now().Add(delay)})
-		select {
-		case <-ctx.Done():
-		case <-time.After(delay):
+		now := time.Now()
+		if asked {
+			s.restarts.forget()
+			s.tell(ctx, Ended{Exit: Exit{Reason: "ended to be started again, as somebody asked"}, Ran: ran, Asked: true, Retry: now})
+			continue
+		}
+		delay, again := s.restarts.after(exit, now.Sub(began), now)
+		ended := Ended{Exit: exit, Ran: ran, Quarantined: s.restarts.verdict}
+		if again {
+			ended.Retry = now.Add(delay)
+		}
+		s.tell(ctx, ended)
+		if !again || delay > 0 {
+			s.wait(ctx, delay, again)
 		}
 	}
 }
@@ -134,7 +152,7 @@ func (s *Supervisor) once(ctx context.Context) (exit Exit, ran bool) {
 	if err != nil {
 		return s.ended(inst, err), false
 	}
-	s.tell(ctx, Started{PID: inst.PID(), Remote: inst.Remote(), Running: running, Kill: inst.Kill})
+	s.tell(ctx, Started{PID: inst.PID(), Remote: inst.Remote(), Running: running, Limits: inst.Limits(), Kill: inst.Kill})
 	err = s.listen(ctx, inst, running)
 	return s.ended(inst, err), true
 }

@@ -17,17 +17,21 @@ import (
 )
 
 // supervised runs a supervisor of the test's module, answers its Ready, and ends it with the test.
-func supervised(t *testing.T, spec host.Spec) *watcher {
+func supervised(t *testing.T, spec host.Spec, prepare ...func(*watcher)) *watcher {
 	h, _ := open(t)
+	w := &watcher{t: t, ended: make(chan struct{})}
+	for _, p := range prepare {
+		p(w)
+	}
 	s := host.NewSupervisor(func(ctx context.Context) (host.Instance, error) {
 		p, err := h.Start(ctx, spec)
 		if err != nil {
 			return nil, err
 		}
 		return p, nil
-	}, slog.New(slog.DiscardHandler))
+	}, &w.restarts, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &watcher{t: t, s: s, cancel: cancel, ended: make(chan struct{})}
+	w.s, w.cancel = s, cancel
 	go func() {
 		s.Run(ctx)
 		close(w.ended)
@@ -48,6 +52,8 @@ type watcher struct {
 	ended  chan struct{}
 	state  []byte // what the next start brings
 	starts int
+
+	restarts host.Restarts
 }
 
 // until answers Ready and passes over what is said until an event of type E comes.
@@ -118,7 +124,7 @@ func TestStoppedModuleIsHungAndKilled(t *testing.T) {
 func TestRefusedStartIsTriedAgain(t *testing.T) {
 	h, _ := open(t)
 	spec := self(t, "coins", "module")
-	s := host.NewSupervisor(func(ctx context.Context) (host.Instance, error) { return h.Start(ctx, spec) }, slog.New(slog.DiscardHandler))
+	s := host.NewSupervisor(func(ctx context.Context) (host.Instance, error) { return h.Start(ctx, spec) }, &host.Restarts{}, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	go s.Run(ctx)
 	for range 2 {

@@ -60,6 +60,12 @@ func (c *Client) Invoke(ctx context.Context, component, method string, payload j
 	return m, c.call(ctx, http.MethodPost, path, payload, &m)
 }
 
+// Restart has a component's module started again.
+func (c *Client) Restart(ctx context.Context, component string) (Restarted, error) {
+	var r Restarted
+	return r, c.call(ctx, http.MethodPost, "/v1/components/"+url.PathEscape(component)+"/restart", nil, &r)
+}
+
 // Reload has the agent read its device file again.
 func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	var r Reloaded

@@ -4,6 +4,7 @@
 //	GET  /v1/status
 //	GET  /v1/components/{component}/twin
 //	POST /v1/components/{component}/methods/{method}   the payload as body, or none
+//	POST /v1/components/{component}/restart            the module, from whatever state it is in
 //	POST /v1/reload
 //	POST /v1/resume                                    leaves safe mode
 //	GET  /v1/messages                                  the device's cloud-to-device messages
@@ -42,6 +43,8 @@ type Agent interface {
 	Twin(ctx context.Context, component string) (TwinView, error)
 	// Invoke calls a component's direct method as the hub would. payload is JSON or empty.
 	Invoke(ctx context.Context, component, method string, payload json.RawMessage) (status int, answer json.RawMessage, err error)
+	// Restart has a component's module started again: at once, and with a fresh start where it waits or is quarantined.
+	Restart(ctx context.Context, component string) (Restarted, error)
 	// Reload reads the device file again. An error of the file's is ErrInvalidFile, and nothing has changed then.
 	Reload(ctx context.Context) (Reloaded, error)
 	// Resume leaves safe mode: the components start. Without it, it is ErrNotSafe.
@@ -52,6 +55,12 @@ type Agent interface {
 	Dismiss(ctx context.Context, which string) error
 	// Logs answers the last lines, and with q.Follow the coming ones until ctx ends; then it closes the channel.
 	Logs(ctx context.Context, q LogQuery) (<-chan LogLine, error)
+}
+
+// Restarted says what a restart found.
+type Restarted struct {
+	Component string `json:"component"`
+	Was       string `json:"was"` // the Process's state
 }
 
 // Reloaded says what another device file has changed: names of components.
@@ -146,6 +155,8 @@ const (
 	Stopped  = "stopped" // for good: the agent is ending
 	Held     = "held"    // not started: the agent is in safe mode
 	Failed   = "failed"  // cannot run until somebody changes something; LastExit says what
+
+	Quarantined = "quarantined" // ended too often, as the device file's policy has it; until somebody restarts it
 )
 
 // Process is a module's process.
@@ -157,6 +168,18 @@ type Process struct {
 	LastExit string    `json:"last_exit,omitempty"` // why the last process ended
 
 	Ends map[string]int `json:"ends,omitempty"` // how often it has ended or could not be started, by reason: signal, exit, hung, limit, misbehaved, start, other
+
+	Quarantine string `json:"quarantine,omitempty"` // why it is not started again, and how to
+
+	Limits []Limit `json:"limits,omitempty"` // of the process that runs, or ran last
+}
+
+// Limit is one limit of a module's process.
+type Limit struct {
+	Of    string `json:"of"`             // memory, tasks, cpu, files
+	Value int64  `json:"value"`          // bytes, a number, per cent of one processor, a number
+	By    string `json:"by,omitempty"`   // cgroup, rlimit, or agent: it looks once a second; "" is not in force
+	Note  string `json:"note,omitempty"` // why it is not in force, or not by the kernel, and what to do
 }
 
 // Reasons in Process.Ends.

@@ -69,6 +69,13 @@ func (m *machine) Resume(context.Context) error {
 	return nil
 }
 
+func (m *machine) Restart(_ context.Context, component string) (Restarted, error) {
+	if component != "climate" {
+		return Restarted{}, ErrNoComponent
+	}
+	return Restarted{Component: component, Was: Quarantined}, nil
+}
+
 func (m *machine) Reload(context.Context) (Reloaded, error) {
 	if m.badFile {
 		return Reloaded{}, fmt.Errorf("%w: device.toml:3:1: unknown key", ErrInvalidFile)
@@ -350,6 +357,18 @@ func TestResume(t *testing.T) {
 		}
 		c.Close()
 		stop()
+	}
+}
+
+func TestRestart(t *testing.T) {
+	path, _ := serve(t, &machine{logs: NewLogs(0)})
+	c := Dial(path)
+	defer c.Close()
+	if r, err := c.Restart(t.Context(), "climate"); err != nil || r != (Restarted{Component: "climate", Was: Quarantined}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := c.Restart(t.Context(), "nobody"); !errors.Is(err, ErrNoComponent) {
+		t.Errorf("of nobody: %v", err)
 	}
 }
 

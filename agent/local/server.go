@@ -64,6 +64,14 @@ func Handler(a Agent) http.Handler {
 	mux.HandleFunc("POST /v1/components/{component}/methods/{method}", func(w http.ResponseWriter, r *http.Request) {
 		invoke(w, r, a)
 	})
+	mux.HandleFunc("POST /v1/components/{component}/restart", func(w http.ResponseWriter, r *http.Request) {
+		done, err := a.Restart(r.Context(), r.PathValue("component"))
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, done)
+	})
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		done, err := a.Reload(r.Context())
 		if err != nil {

@@ -75,7 +75,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.socket, "socket", "",
 		"the agent's socket (default $"+socketEnv+", ./"+socketHere+", "+config.DefaultSocket+")")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.runCommand(), a.checkCommand(), a.statusCommand(), a.twinCommand(), a.methodCommand(), a.messagesCommand(), a.reloadCommand(), a.resumeCommand(), a.metricsCommand(),
+	root.AddCommand(a.runCommand(), a.checkCommand(), a.statusCommand(), a.twinCommand(), a.methodCommand(), a.messagesCommand(), a.reloadCommand(), a.restartCommand(), a.resumeCommand(), a.metricsCommand(),
 		a.logsCommand(), a.versionCommand())
 	for _, c := range root.Commands() {
 		run := c.RunE

@@ -47,7 +47,10 @@ func (a *app) statusCommand() *cobra.Command {
 			case a.json:
 				return printJSON(c.OutOrStdout(), s)
 			}
-			return printStatus(c.OutOrStdout(), s, time.Now())
+			if err := printStatus(c.OutOrStdout(), s, time.Now()); err != nil || len(args) == 0 {
+				return err
+			}
+			return printLimits(c.OutOrStdout(), s.Components[0].Process.Limits)
 		},
 	}
 	c.Flags().BoolVar(&pid, "pid", false, "print only the number of the component's process")

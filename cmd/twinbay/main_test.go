@@ -60,7 +60,10 @@ func vending() local.Status {
 			Error: "no space left on device", Since: ago(3 * time.Minute), Damaged: 2, Left: map[string]int{"old": 7}},
 		Components: []local.Component{{
 			Name: "climate", ModuleID: "climate", Module: "bme280",
-			Process:  local.Process{PID: 4711, State: local.Running, Since: ago(26 * time.Hour)},
+			Process: local.Process{PID: 4711, State: local.Running, Since: ago(26 * time.Hour), Limits: []local.Limit{
+				{Of: "memory", Value: 128 << 20, By: "agent", Note: "the kernel's memory controller is off"},
+				{Of: "tasks", Value: 64, By: "cgroup"}, {Of: "cpu", Value: 80, Note: "the kernel's memory controller is off"},
+				{Of: "files", Value: 256, By: "rlimit"}}},
 			Link:     local.Link{Connected: true, Since: ago(12 * time.Minute), Reconnects: 2},
 			Versions: local.Versions{Desired: 7, Reported: 12},
 			Last:     local.Reading{At: ago(2 * time.Second), Body: json.RawMessage(`{ "temperature_c": 4.25, "humidity_pct": 61.0 }`)},
@@ -144,6 +147,13 @@ func (v vendor) Invoke(_ context.Context, name, method string, payload json.RawM
 	return 404, json.RawMessage(`{"error":"no such direct method"}`), nil
 }
 
+func (v vendor) Restart(_ context.Context, name string) (local.Restarted, error) {
+	if name != "climate" {
+		return local.Restarted{}, local.ErrNoComponent
+	}
+	return local.Restarted{Component: name, Was: local.Quarantined}, nil
+}
+
 func (v vendor) Reload(context.Context) (local.Reloaded, error) {
 	return local.Reloaded{Added: []string{"cooling"}, Removed: []string{"door"}, Kept: map[string]int{"door": 12}, Later: []string{"outbox"}}, nil
 }
@@ -201,6 +211,9 @@ func TestCommands(t *testing.T) {
 		{"status", "", "status", 0, "device vending-1 · hub localhost at 127.0.0.1:8883 · mqtt 5", ""},
 		{"status as JSON", "", "status --json", 0, `"module_id": "Coins-2"`, ""},
 		{"status of one", "", "status climate", 0, "climate    climate    bme280 running 4711", ""},
+		{"limits of one", "", "status climate", 0, "\nlimits: memory 128 MiB (agent), tasks 64 (cgroup), cpu 80% (NOT IN FORCE), files 256 (rlimit)\n" +
+			"  the kernel's memory controller is off\n", ""},
+		{"no limits", "", "status door", 0, "last exit: no such line; gpio:x/17\n", ""},
 		{"status of nobody", "", "status nobody", 1, "", "twinbay: nobody: no such component; `twinbay status` lists the components\n"},
 		{"process number", "", "status climate --pid", 0, "4711\n", ""},
 		{"process number of none", "", "status door --pid", 1, "", "twinbay: door: the module is not running now; `twinbay status` says why\n"},
@@ -220,6 +233,10 @@ func TestCommands(t *testing.T) {
 			"counts from the agent's next start: outbox\n", ""},
 		{"metrics", "", "metrics", 0, "twinbay_module_restarts_total{component=\"coins\"} 3\n", ""},
 		{"resume without safe mode", "", "resume", 1, "", "twinbay: the agent is not in safe mode\n"},
+		{"restart", "", "restart climate", 0, "climate was quarantined and is being started; twinbay status climate\n", ""},
+		{"restart as JSON", "", "restart climate --json", 0, `"was": "quarantined"`, ""},
+		{"restart of nobody", "", "restart nobody", 1, "", "twinbay: no such component; `twinbay status` lists the components\n"},
+		{"restart of whom", "", "restart", 2, "", "twinbay: usage: twinbay restart NAME"},
 		{"logs", "", "logs", 0, "INFO  started\n", ""},
 		{"logs of one", "", "logs climate", 0, `WARN  climate: no answer\x1b[2J a=1 b=2` + "\n", ""},
 		{"last line as JSON", "", "logs climate -n 1 --json", 0, `"component":"climate"`, ""},
