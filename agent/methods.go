@@ -99,8 +99,12 @@ func call(ctx context.Context, remote *modkit.Remote, m modkit.Method, payload j
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return refusal(http.StatusGatewayTimeout, local.ErrTimeout, "%s did not answer within %v", m.Name, deadline)
-	case err != nil:
+	case errors.Is(err, modkit.ErrTooLarge):
+		return refusal(http.StatusInternalServerError, nil, "%s answered more than %d bytes, %d are allowed", m.Name, modkit.MaxSaid, maxAnswer)
+	case errors.Is(err, modkit.ErrEnded), errors.Is(err, context.Canceled):
 		return refusal(http.StatusServiceUnavailable, local.ErrNotRunning, "%s: the module ended before it answered", m.Name)
+	case err != nil:
+		return refusal(http.StatusInternalServerError, nil, "%s failed without an answer: %v", m.Name, err)
 	case len(a.Payload) > maxAnswer:
 		return refusal(http.StatusInternalServerError, nil, "%s answered %d bytes, %d are allowed", m.Name, len(a.Payload), maxAnswer)
 	case len(a.Payload) > 0 && !json.Valid(a.Payload):

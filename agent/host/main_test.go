@@ -67,11 +67,6 @@ func be(args []string) {
 		}
 		fmt.Println("mine")
 		hang()
-	case "twice": // a handshake that comes twice, from a module that is well otherwise
-		go func() {
-			fmt.Fprintln(stdout, "1|1|unix|/nowhere|grpc")
-		}()
-		modkit.Serve(&module{}, map[string]hal.Driver{})
 	case "endless": // garbage without a line feed
 		text := strings.Repeat("x", 1<<16)
 		for {
@@ -263,6 +258,9 @@ func (m *module) Invoke(ctx context.Context, method string, payload json.RawMess
 			return modkit.Answer{}, err
 		}
 		return modkit.Answer{Status: 200, Payload: json.RawMessage(`"` + strings.Repeat("x", size) + `"`)}, nil
+	case "handshake": // once more
+		fmt.Fprintln(stdout, "1|1|unix|/nowhere|grpc")
+		return modkit.Answer{Status: 200}, nil
 	case "close stdout":
 		return modkit.Answer{Status: 200}, stdout.Close()
 	case "stdout":

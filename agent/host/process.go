@@ -94,7 +94,10 @@ func (h *Host) Start(ctx context.Context, s Spec) (*Process, error) {
 		Stderr:          p.stderr,
 		SyncStdout:      p.printed,
 		SyncStderr:      p.printed,
-		GRPCDialOptions: []grpc.DialOption{grpc.WithChainStreamInterceptor(p.remember)},
+		GRPCDialOptions: []grpc.DialOption{
+			grpc.WithChainStreamInterceptor(p.remember),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(modkit.MaxSaid)), // go-plugin's is two gigabytes
+		},
 	})
 	ctx, cancel := context.WithTimeoutCause(ctx, budget, fmt.Errorf("it was not ready within %v", budget))
 	defer cancel()

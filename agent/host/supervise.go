@@ -239,9 +239,12 @@ func (s *Supervisor) ended(inst Instance, err error) Exit {
 	select {
 	case <-inst.Done():
 	case <-time.After(endGrace): // a process that fails by itself tells more than one that was killed
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			inst.Kill("its run ended without being asked to")
-		} else {
+		case errors.Is(err, modkit.ErrTooLarge):
+			inst.Kill(fmt.Sprintf("it said more at once than the %d MiB that are heard: %v; this is a bug of the module", modkit.MaxSaid>>20, err))
+		default:
 			inst.Kill(err.Error())
 		}
 		<-inst.Done()

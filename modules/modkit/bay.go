@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/twinbay/twinbay/hal"
 )
@@ -24,9 +25,15 @@ type Bay struct {
 // Send hands a message over and never blocks. It fails with ErrFull while MaxOutstanding messages wait, with
 // ErrTooLarge, and with ErrEnded after the end of the run. The ticket says when the message will not be lost any more.
 func (b *Bay) Send(m Message) (*Ticket, error) {
+	properties := 0
+	for name, value := range m.Properties {
+		properties += len(name) + len(value)
+	}
 	switch {
 	case len(m.Body) > MaxBody:
 		return nil, fmt.Errorf("body of %d bytes, at most %d: %w", len(m.Body), MaxBody, ErrTooLarge)
+	case properties > MaxBody:
+		return nil, fmt.Errorf("properties of %d bytes, at most %d: %w", properties, MaxBody, ErrTooLarge)
 	case len(m.State) > MaxState:
 		return nil, fmt.Errorf("state of %d bytes, at most %d: %w", len(m.State), MaxState, ErrTooLarge)
 	}
@@ -35,6 +42,9 @@ func (b *Bay) Send(m Message) (*Ticket, error) {
 
 // Health says how the component is. Saying the same again costs nothing.
 func (b *Bay) Health(h Health) {
+	if len(h.Detail) > MaxDetail {
+		h.Detail = strings.ToValidUTF8(h.Detail[:MaxDetail], "")
+	}
 	b.link.health(h)
 }
 
@@ -44,6 +54,10 @@ func (b *Bay) Report(properties any) {
 	doc, err := json.Marshal(properties)
 	if err != nil {
 		b.Log.Error("the module's reported properties have no JSON form, this is a bug of the module", "error", err)
+		return
+	}
+	if len(doc) > MaxReport {
+		b.Log.Error("the module's reported properties are too large and left out, this is a bug of the module", "bytes", len(doc), "at_most", MaxReport)
 		return
 	}
 	b.link.report(doc)

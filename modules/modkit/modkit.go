@@ -18,6 +18,9 @@ const (
 	MaxState        = 4 << 10          // bytes of a module's state
 	MaxBody         = 256 << 10        // bytes of a message's body, IoT Hub's limit for a whole message
 	DefaultDeadline = 25 * time.Second // of a direct method that names none
+	MaxReport       = 256 << 10        // bytes of Bay.Report's document; what a twin takes is far less
+	MaxDetail       = 4 << 10          // bytes of Health's detail; the rest is cut
+	MaxSaid         = 4 << 20          // bytes of one message on the wire; an agent ends a module that says more at once
 	MaxOutstanding  = 64               // messages handed over and not yet accepted; then Bay.Send answers ErrFull
 	MaxValue        = 4 << 10          // bytes of an output's value
 )
@@ -101,7 +104,8 @@ var (
 	ErrNoMethod = errors.New("no such direct method")
 	// ErrFull is Bay.Send's answer while MaxOutstanding messages wait to be accepted: keep the newest and try again.
 	ErrFull = errors.New("too many messages wait to be accepted")
-	// ErrTooLarge is Bay.Send's answer to a body beyond MaxBody or a state beyond MaxState.
+	// ErrTooLarge is Bay.Send's answer to a message beyond MaxBody or a state beyond MaxState, and Remote's to an answer
+	// beyond MaxSaid.
 	ErrTooLarge = errors.New("message too large")
 	// ErrEnded is the end of a Run: nothing can be sent any more, and whether a message that waited was accepted
 	// will be seen from the state that the next Run starts with.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -18,7 +19,8 @@ import (
 // Remote is the agent's end of one module process: what go-plugin's Dispense(PluginName) answers.
 //
 // An error of its methods is the process's: gone, hung beyond ctx, or refusing the call. It says which call failed;
-// the end of ctx is ctx's error under errors.Is.
+// the end of ctx is ctx's error under errors.Is, a process that has gone is ErrEnded, and an answer of more bytes than the
+// connection takes is ErrTooLarge: the module runs on.
 type Remote struct {
 	client modpb.ModuleClient
 }
@@ -187,7 +189,12 @@ func plain(what string, err error) error {
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("%s: %w", what, context.DeadlineExceeded)
 	case codes.Unavailable:
-		return fmt.Errorf("%s: the module process does not answer: %s", what, st.Message())
+		return fmt.Errorf("%s: %w: the module process does not answer: %s", what, ErrEnded, st.Message())
+	case codes.ResourceExhausted:
+		// What grpc-go says of a message beyond the receiver's bound, or the sender's (rpc_util.go, recvMsg and prepareMsg).
+		if strings.Contains(st.Message(), "larger than max") {
+			return fmt.Errorf("%s: %w: %s", what, ErrTooLarge, st.Message())
+		}
 	}
 	return fmt.Errorf("%s: %s", what, st.Message())
 }
