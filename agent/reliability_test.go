@@ -19,7 +19,6 @@ var reliabilityWrite = flag.Bool("reliability.write", false, "TestReliabilityPag
 
 // due are the scenarios that have no test yet, and what they wait for.
 var due = map[int]string{
-	3: "supervision", 4: "supervision", 5: "supervision", 6: "supervision", 7: "supervision", 8: "supervision", 10: "supervision",
 	9: "checksums of modules", 25: "X.509 in the agent", 36: "updates of modules",
 	30: "the hardware", 31: "the hardware", 32: "the hardware", 33: "the hardware",
 }

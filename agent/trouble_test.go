@@ -16,7 +16,15 @@ import (
 	"github.com/twinbay/twinbay/simulator/hub"
 )
 
-func TestMethodOfADeadModule(t *testing.T) {
+// A module that is killed takes nothing with it but the call that it was about to answer. That this is so when a process gets
+// a real SIGKILL is shown by TestRealProcesses and `make smoke`.
+func TestR03_KilledModule(t *testing.T) {
+	t.Run("idle", killedIdle)
+	t.Run("in a call", killedInACall)
+	t.Run("while it hands over", killedWhileHandingOver)
+}
+
+func killedInACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "5", "", "coins")
 		r.start()
@@ -41,7 +49,7 @@ func TestMethodOfADeadModule(t *testing.T) {
 	})
 }
 
-func TestKilledModuleLosesNoCoinAndDoublesNone(t *testing.T) {
+func killedWhileHandingOver(t *testing.T) {
 	bubbles(t, func(t *testing.T, mqtt string) {
 		r := newRig(t, mqtt, "", "coins")
 		r.start()
@@ -70,11 +78,12 @@ func TestKilledModuleLosesNoCoinAndDoublesNone(t *testing.T) {
 	})
 }
 
-func TestKillIsMendedWithinTwoSeconds(t *testing.T) {
+func killedIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, "5", "", "coins")
+		r := newRig(t, "5", "", "coins", "door")
 		r.start()
 		r.reported("coins", `{"mode":{"ac":203}}`)
+		r.reported("door", `{"mode":{"ac":203}}`)
 		r.kill("coins", "killed")
 		synctest.Wait()
 		if c := r.component("coins"); c.Process.State != local.Running || c.Health.State != local.OK || c.Process.LastExit != "killed" {
@@ -89,6 +98,9 @@ func TestKillIsMendedWithinTwoSeconds(t *testing.T) {
 		synctest.Wait()
 		if c := r.component("coins"); c.Process.State != local.Running || c.Health.State != local.OK {
 			t.Errorf("300 ms after the second kill: %+v", c)
+		}
+		if c := r.component("door"); c.Process.Restarts != 0 || c.Link.Reconnects != 0 || r.component("coins").Link.Reconnects != 0 {
+			t.Errorf("the neighbour, or the connection, noticed: %+v", c)
 		}
 	})
 }

@@ -49,18 +49,18 @@ func TestLinkErrors(t *testing.T) {
 	for _, row := range []struct{ name, text, component, want string }{
 		{"no table", "link = 1" + complete, "", "link: an integer, want an array of tables; write [[link]]"},
 		{"no tables", "link = [1]" + complete, "", "link.0: an integer, want a table"},
-		{"no input", complete + "[[link]]\nfrom = 'door.open'", "", "device.toml:45:3: link.0: to is missing; write [[link]]"},
-		{"no output", complete + "[[link]]\nto = 'climate.door'", "climate", "device.toml:45:3: link.0: from is missing"},
-		{"unknown key", complete + link + "form = 1", "climate", `device.toml:49:1: link.0.form: unknown key; did you mean "from"?`},
-		{"unknown consumer", complete + strings.Replace(link, "climate", "climat", 1), "", `device.toml:48:1: link.0.to: there is no component "climat"; did you mean "climate"?`},
+		{"no input", complete + "[[link]]\nfrom = 'door.open'", "", "device.toml:48:3: link.0: to is missing; write [[link]]"},
+		{"no output", complete + "[[link]]\nto = 'climate.door'", "climate", "device.toml:48:3: link.0: from is missing"},
+		{"unknown key", complete + link + "form = 1", "climate", `device.toml:52:1: link.0.form: unknown key; did you mean "from"?`},
+		{"unknown consumer", complete + strings.Replace(link, "climate", "climat", 1), "", `device.toml:51:1: link.0.to: there is no component "climat"; did you mean "climate"?`},
 		{"unknown source", complete + strings.Replace(link, "door.open", "doors.open", 1), "climate", `link.0.from: there is no component "doors"; did you mean "door"?`},
 		{"no port", complete + strings.Replace(link, "door.open", "door", 1), "climate", `link.0.from: "door" is not a component and its output; write it like "door.open"`},
 		{"no name", complete + strings.Replace(link, "door.open", "door.Open it", 1), "climate", `"door.Open it" is not a component and its output`},
 		{"a number", complete + strings.Replace(link, `"climate.door"`, "5", 1), "", "link.0.to: an integer, want a string; write it in quotes"},
 		{"to itself", complete + strings.Replace(link, "door.open", "climate.open", 1), "climate", "link.0.to: climate is linked to itself"},
 		{"twice", complete + link + strings.Replace(link, "door.open", "custom.open", 1), "climate",
-			"device.toml:52:1: link.1.to: climate.door is linked already, in line 46; an input has one source: remove one of the two"},
-		{"age", complete + link + "max_age = 5", "climate", "device.toml:49:1: link.0.max_age: 5 is no duration"},
+			"device.toml:55:1: link.1.to: climate.door is linked already, in line 49; an input has one source: remove one of the two"},
+		{"age", complete + link + "max_age = 5", "climate", "device.toml:52:1: link.0.max_age: 5 is no duration"},
 	} {
 		c, err := Parse("device.toml", []byte(row.text), known)
 		if err == nil || !strings.Contains(err.Error(), row.want) {

@@ -263,6 +263,9 @@ func TestLimitsAreSaid(t *testing.T) {
 		{Of: host.LimitCPU, Value: 80}, {Of: host.LimitFiles, Value: 99, By: host.ByRlimit}}
 	got := p.Limits()
 	for i := range got {
+		if inForce := got[i].By == host.ByRlimit; inForce != (got[i].Note == "") {
+			t.Errorf("limit %+v: want a note where no control group holds it", got[i])
+		}
 		got[i].Note = ""
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {

@@ -106,14 +106,6 @@ func (m *group) settings() (all []setting) {
 // limits says whether the group holds a limit.
 func (m *group) limits(of string) bool { return m != nil && m.of.has[controllers[of]] }
 
-// why says why the group does not hold a limit.
-func (m *group) why(of string) string {
-	if m == nil {
-		return ""
-	}
-	return m.of.why[controllers[of]]
-}
-
 // kill ends all that is in the group, and answers when nothing is, within a bounded time.
 func (m *group) kill() {
 	if m == nil {

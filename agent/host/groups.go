@@ -50,6 +50,9 @@ func openGroups(named string) *groups {
 		}
 		return g
 	}
+	if named == NoGroups {
+		return none(`the device file has [agent] cgroup = "none"`)
+	}
 	dir := named
 	if named == "" {
 		var err error
@@ -130,6 +133,9 @@ func (g *groups) sweep() error {
 	}
 	return nil
 }
+
+// reason says why modules' groups do not hold a limit, and what to do.
+func (g *groups) reason(of string) string { return g.why[controllers[of]] }
 
 func (g *groups) close() {
 	if g.dir == "" {

@@ -132,12 +132,12 @@ func TestLimitsInTheKernelsWords(t *testing.T) {
 				t.Errorf("files %v, want %v", got, tt.want)
 			}
 			for of, controller := range controllers {
-				if there := slices.Contains(strings.Fields(tt.controllers), controller); m.limits(of) != there || (m.why(of) == "") != there {
-					t.Errorf("%s: in force %t, because %q", of, m.limits(of), m.why(of))
+				if there := slices.Contains(strings.Fields(tt.controllers), controller); m.limits(of) != there || (m.of.reason(of) == "") != there {
+					t.Errorf("%s: in force %t, because %q", of, m.limits(of), m.of.reason(of))
 				}
 			}
-			if !m.limits(LimitMemory) && !strings.Contains(m.why(LimitMemory), "cgroup_enable=memory") {
-				t.Errorf("why no memory limit: %q", m.why(LimitMemory))
+			if !m.limits(LimitMemory) && !strings.Contains(m.of.reason(LimitMemory), "cgroup_enable=memory") {
+				t.Errorf("why no memory limit: %q", m.of.reason(LimitMemory))
 			}
 		})
 	}

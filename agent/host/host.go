@@ -67,12 +67,10 @@ func Open(folder, group string) (*Host, error) {
 		}
 		return nil, fmt.Errorf("host: lock the run folder %s: %w", folder, err)
 	}
-	h := &Host{folder: folder, lock: lock, groups: &groups{}}
+	h := &Host{folder: folder, lock: lock}
 	ours := filepath.Join(folder, folderPrefix)
 	h.ended = killLeftovers(func(f string) bool { return strings.HasPrefix(f, ours) })
-	if group != NoGroups {
-		h.groups = openGroups(group)
-	}
+	h.groups = openGroups(group)
 	if err := h.sweep(); err != nil {
 		h.groups.close()
 		lock.Close()

@@ -25,13 +25,13 @@ const dataSlack = 128 << 20
 const watchEvery = time.Second
 
 // rlimits bounds a process that has just started, by prlimit(2): for the moment before, it is the agent's own limits that
-// hold. It answers what is in force.
-func rlimits(pid int, l Limits, g *group) []Limit {
+// hold. It answers what is in force; why says why a control group does not hold a limit.
+func rlimits(pid int, l Limits, g *group, why func(of string) string) []Limit {
 	var all []Limit
 	if l.Memory > 0 {
 		in := Limit{Of: LimitMemory, Value: l.Memory, By: ByCgroup}
 		if !g.limits(LimitMemory) {
-			in.By, in.Note = ByAgent, g.why(LimitMemory)
+			in.By, in.Note = ByAgent, why(LimitMemory)
 			// The agent's look comes once a second; this is for what happens in between.
 			setRlimit(pid, unix.RLIMIT_DATA, uint64(l.Memory)+dataSlack)
 		}
@@ -48,7 +48,7 @@ func rlimits(pid int, l Limits, g *group) []Limit {
 		if !g.limits(of.name) {
 			// RLIMIT_NPROC counts all of a user's tasks: the module that reaches it would not be the one that has too many.
 			// RLIMIT_CPU ends a process after a time of work, however slow.
-			in.By, in.Note = "", g.why(of.name)
+			in.By, in.Note = "", why(of.name)
 		}
 		all = append(all, in)
 	}

@@ -72,7 +72,7 @@ func (h *Host) Start(ctx context.Context, s Spec) (*Process, error) {
 		wipe(folder)
 		return nil, fmt.Errorf("start %s: %w", s.Program, err)
 	}
-	p := &Process{folder: folder, runner: newRunner(s.Limits, group, folder), stderr: newLines(s.Log), printed: newLines(s.Log), tried: make(chan struct{}), done: make(chan struct{})}
+	p := &Process{folder: folder, runner: newRunner(s.Limits, group, h.groups.reason, folder), stderr: newLines(s.Log), printed: newLines(s.Log), tried: make(chan struct{}), done: make(chan struct{})}
 	budget := s.Budget
 	if budget == 0 {
 		budget = startBudget
@@ -90,10 +90,10 @@ func (h *Host) Start(ctx context.Context, s Spec) (*Process, error) {
 		SkipHostEnv:      true,
 		// go-plugin parses a module's stderr only for its own logger, and dies of lines it does not expect
 		// (log_entry.go: unchecked type assertions). Off keeps the parser out; the raw lines come to Stderr.
-		Logger:          hclog.New(&hclog.LoggerOptions{Level: hclog.Off}),
-		Stderr:          p.stderr,
-		SyncStdout:      p.printed,
-		SyncStderr:      p.printed,
+		Logger:     hclog.New(&hclog.LoggerOptions{Level: hclog.Off}),
+		Stderr:     p.stderr,
+		SyncStdout: p.printed,
+		SyncStderr: p.printed,
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithChainStreamInterceptor(p.remember),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(modkit.MaxSaid)), // go-plugin's is two gigabytes

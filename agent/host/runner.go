@@ -30,9 +30,10 @@ type runner struct {
 	stdout *pipe
 	stderr *pipe
 	limits Limits
-	group  *group        // nil when there is none
-	folder string        // of the module's socket: see mark
-	exited chan struct{} // closed when the process is reaped and its pipes are read
+	group  *group                 // nil when there is none
+	why    func(of string) string // why there is none, or it does not hold a limit
+	folder string                 // of the module's socket: see mark
+	exited chan struct{}          // closed when the process is reaped and its pipes are read
 
 	mu     sync.Mutex
 	pid    int    // 0 before the start
@@ -44,8 +45,8 @@ type runner struct {
 }
 
 // newRunner returns a runner without a process, which may be killed already.
-func newRunner(l Limits, g *group, folder string) *runner {
-	return &runner{exited: make(chan struct{}), limits: l, group: g, folder: folder}
+func newRunner(l Limits, g *group, why func(of string) string, folder string) *runner {
+	return &runner{exited: make(chan struct{}), limits: l, group: g, why: why, folder: folder}
 }
 
 // prepare says what to run.
@@ -99,10 +100,11 @@ func (r *runner) bind() []Limit {
 		procs := filepath.Join(r.group.dir, "cgroup.procs")
 		if err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0o644); err != nil {
 			r.group.ended()
-			r.group = nil // what it should have held is not in force, and said so
+			r.group = nil
+			r.why = func(string) string { return fmt.Sprintf("put the module into its control group: %v", err) }
 		}
 	}
-	return rlimits(pid, r.limits, r.group)
+	return rlimits(pid, r.limits, r.group, r.why)
 }
 
 // reap waits for the process's end. The dead process stays a zombie until its group is killed, so that the group's
