@@ -147,11 +147,11 @@ func TestR10_Excess(t *testing.T) {
 				t.Errorf("by %q, ended with %q", by, reason)
 			}
 		}},
-		{"memory, at once", func(t *testing.T, bad *host.Process, _ *logBuffer) {
+		{"memory, at once", func(t *testing.T, bad *host.Process, log *logBuffer) {
 			bad.Remote().Invoke(t.Context(), "leap", nil)
 			within(t, 20*time.Second, "end of the process", bad.Done())
 			if reason := bad.Exit().Reason; !strings.Contains(reason, "64 MiB") {
-				t.Errorf("ended with %q", reason)
+				t.Errorf("ended with %q; the log has\n%s", reason, log.String())
 			}
 		}},
 		{"files", func(t *testing.T, bad *host.Process, _ *logBuffer) {

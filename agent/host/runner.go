@@ -194,10 +194,15 @@ func (r *runner) signal(sign int, sig syscall.Signal, reason string) {
 
 // lacked adds to a process's last words how much memory it may have, where that is what they are about.
 func (r *runner) lacked(last string) string {
-	if r.limits.Memory == 0 || !strings.Contains(last, "out of memory") && !strings.Contains(strings.ToLower(last), "cannot allocate memory") {
-		return ""
+	switch {
+	case r.limits.Memory == 0:
+	case strings.Contains(last, "out of memory"), strings.Contains(strings.ToLower(last), "cannot allocate memory"):
+		return fmt.Sprintf(" (%s are allowed)", mebibytes(r.limits.Memory))
+	case strings.HasPrefix(last, "SIGSEGV: ") && !r.group.limits(LimitMemory):
+		// Go's collector does not always look whether it was given the memory for its own tables.
+		return fmt.Sprintf(" (or short of memory: %s are allowed)", mebibytes(r.limits.Memory))
 	}
-	return fmt.Sprintf(" (%s are allowed)", mebibytes(r.limits.Memory))
+	return ""
 }
 
 // ended answers why we ended the process, "" when we did not, and how it ended.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -181,9 +182,12 @@ func timeless(line []byte) []byte {
 	return line
 }
 
+// signalLine is the first of what Go's runtime writes about a signal that it cannot turn into a panic.
+var signalLine = regexp.MustCompile(`^SIG[A-Z]+: `)
+
 // dies says whether a line is the first of what a Go program writes when it dies.
 func dies(line []byte) bool {
-	return bytes.HasPrefix(line, []byte("panic: ")) || bytes.HasPrefix(line, []byte("fatal error: "))
+	return bytes.HasPrefix(line, []byte("panic: ")) || bytes.HasPrefix(line, []byte("fatal error: ")) || signalLine.Match(line)
 }
 
 // keep remembers a line that is not in the log's format: from the first line of a panic on the beginning, where the

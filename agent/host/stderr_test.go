@@ -25,6 +25,7 @@ func TestLines(t *testing.T) {
 		{"JSON of another kind", `{"@message":1}` + "\n", "@message", `{"@message":1}`, `{"@message":1}`},
 		{"level of another kind", `{"level":7,"msg":"m"}` + "\n", "level=INFO msg=m", "m", ""},
 		{"no end", "half a li", "msg=\"half a li\"", "half a li", "half a li"},
+		{"a signal", "SIGSEGV: segmentation violation\nPC=0x1 m=0\ngs     0x0\n", "", "SIGSEGV: segmentation violation", "SIGSEGV: segmentation violation\nPC=0x1 m=0\ngs     0x0"},
 		{"a panic", "panic: boom\n\ngoroutine 1 [running]:\nmain.main()\n", "", "panic: boom", "panic: boom\n\ngoroutine 1 [running]:\nmain.main()"},
 		{"not UTF-8", "a\xff\n", "\uFFFD", "a\uFFFD", "a\uFFFD"},
 		{"too long", strings.Repeat("y", 3*maxLine) + "\n", "… (cut)", strings.Repeat("y", maxLine) + " … (cut)", strings.Repeat("y", maxLine) + " … (cut)"},
