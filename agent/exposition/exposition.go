@@ -84,14 +84,14 @@ var (
 	labelText = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
 )
 
-// number is a value: whole numbers as such, so that a counter of bytes is read by people, too.
+// number is a value: without an exponent where that is readable, since people look at it, too.
 func number(v float64) string {
 	switch {
 	case math.IsInf(v, 1):
 		return "+Inf"
 	case math.IsInf(v, -1):
 		return "-Inf"
-	case v == math.Trunc(v) && math.Abs(v) < 1<<53:
+	case v == 0 || math.Abs(v) >= 1e-6 && math.Abs(v) < 1<<53:
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	}
 	return strconv.FormatFloat(v, 'g', -1, 64) // NaN is "NaN"

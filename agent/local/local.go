@@ -267,9 +267,7 @@ func StorageOf(s outbox.Status) Storage {
 		Damaged:   s.Damaged, Left: s.Left,
 	}
 	for n, count := range s.Took.Buckets {
-		if s.Syncs > 0 {
-			v.SyncTimes = append(v.SyncTimes, Bucket{MaxMS: ms(outbox.SyncBounds[n]), Count: count})
-		}
+		v.SyncTimes = append(v.SyncTimes, Bucket{MaxMS: ms(outbox.SyncBounds[n]), Count: count})
 	}
 	if s.Err != nil {
 		v.Error = s.Err.Error()
