@@ -13,7 +13,7 @@ func endKind(reason string, ran bool) string {
 		return local.EndStart
 	case strings.HasPrefix(reason, "hung:"):
 		return local.EndHung
-	case strings.HasPrefix(reason, "killed: it used"):
+	case strings.HasPrefix(reason, "killed: it used"), strings.HasSuffix(reason, " are allowed)"):
 		return local.EndLimit
 	case strings.HasPrefix(reason, "killed by signal"):
 		return local.EndSignal

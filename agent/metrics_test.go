@@ -107,16 +107,18 @@ func TestMetricsOverTCP(t *testing.T) {
 
 func TestEndKind(t *testing.T) {
 	for reason, want := range map[string]string{
-		"hung: no heartbeat for 3s":                                local.EndHung,
-		"hung: write is 1.2s beyond its deadline":                  local.EndHung,
-		"killed by signal 9 (SIGKILL)":                             local.EndSignal,
-		"killed by signal 11 (SIGSEGV): last words":                local.EndSignal,
-		"exit status 2: panic: x":                                  local.EndExit,
-		"ended by itself with exit status 0":                       local.EndExit,
-		"killed: it used 130.0 MiB of memory, 128 MiB are allowed": local.EndLimit,
-		"it did not apply its settings within 10s":                 local.EndMisbehaved,
-		"its run ended without being asked to":                     local.EndMisbehaved,
-		"something new":                                            local.EndOther,
+		"hung: no heartbeat for 3s":                                               local.EndHung,
+		"hung: write is 1.2s beyond its deadline":                                 local.EndHung,
+		"killed by signal 9 (SIGKILL)":                                            local.EndSignal,
+		"killed by signal 11 (SIGSEGV): last words":                               local.EndSignal,
+		"exit status 2: panic: x":                                                 local.EndExit,
+		"ended by itself with exit status 0":                                      local.EndExit,
+		"killed: it used 130.0 MiB of memory, 128 MiB are allowed":                local.EndLimit,
+		"killed: it used more than 128 MiB of memory":                             local.EndLimit,
+		"exit status 2: fatal error: runtime: out of memory (64 MiB are allowed)": local.EndLimit,
+		"it did not apply its settings within 10s":                                local.EndMisbehaved,
+		"its run ended without being asked to":                                    local.EndMisbehaved,
+		"something new":                                                           local.EndOther,
 	} {
 		if got := endKind(reason, true); got != want {
 			t.Errorf("%q is %s, want %s", reason, got, want)

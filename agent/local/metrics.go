@@ -141,6 +141,24 @@ func moduleMetrics(x *exposition.Text, all []Component) {
 			x.Add(float64(c.Process.Ends[reason]), "component", c.Name, "reason", reason)
 		}
 	}
+	x.Family("twinbay_module_quarantined", exposition.Gauge, "1 while the module has ended too often and is not started again before somebody says so.")
+	for _, c := range all {
+		x.Add(truth(c.Process.State == Quarantined), "component", c.Name)
+	}
+	x.Family("twinbay_module_memory_limit_bytes", exposition.Gauge, "Memory that the module may use.")
+	for _, c := range all {
+		for _, l := range c.Process.Limits {
+			if l.Of == "memory" {
+				x.Add(float64(l.Value), "component", c.Name)
+			}
+		}
+	}
+	x.Family("twinbay_module_limit_in_force", exposition.Gauge, "1 while a limit of the module is in force, 0 when nothing holds it.")
+	for _, c := range all {
+		for _, l := range c.Process.Limits {
+			x.Add(truth(l.By != ""), "component", c.Name, "limit", l.Of)
+		}
+	}
 	x.Family("twinbay_input_known", exposition.Gauge, "1 while a linked input has a value, 0 while it is unknown.")
 	for _, c := range all {
 		for _, in := range c.Inputs {

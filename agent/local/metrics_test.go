@@ -45,7 +45,8 @@ func busy() Status {
 		Safe: &SafeMode{Since: ago(time.Minute), EarlyEnds: 5, Ends: []lives.End{{Found: ago(time.Minute), Reason: "panic: no"}}},
 		Components: []Component{{
 			Name: "coins", ModuleID: "Coins-2", Module: "cctalk",
-			Process:  Process{PID: 4799, State: Running, Since: ago(75 * time.Second), Restarts: 3, Ends: map[string]int{EndHung: 1, EndSignal: 2}},
+			Process: Process{PID: 4799, State: Running, Since: ago(75 * time.Second), Restarts: 3, Ends: map[string]int{EndHung: 1, EndSignal: 2},
+				Limits: []Limit{{Of: "memory", Value: 128 << 20, By: "agent"}, {Of: "cpu", Value: 80}}},
 			Link:     Link{Since: ago(5 * time.Minute), Reconnects: 1},
 			Versions: Versions{Desired: 3},
 			Queue: Queue{Queued: 1234, InFlight: 4, Bytes: 3000, Oldest: ago(5 * time.Minute), Accepted: 5000, Acked: 3745,
