@@ -117,14 +117,18 @@ func TestDirectMethods(t *testing.T) {
 		}{
 			{"echo", `{"a":[1,2]}`, 200, `{"a":[1,2]}`},
 			{"echo", ``, 200, `null`},
-			{"nothing", `{}`, 404, `"methods":["big","echo","fault","hold","slow"]`},
+			{"nothing", `{}`, 404, `"methods":["big","echo","fault","hold","huge","slow"]`},
 			{"slow", `{}`, 504, `slow did not answer within 2s`},
 			{"big", `{}`, 500, `131072 are allowed`},
+			{"huge", `{}`, 500, `answered more than 4194304 bytes, 131072 are allowed`},
 			{"fault", `{}`, 500, `the motor is stuck`},
 		} {
 			if got := r.invoke("coins", tt.method, tt.payload); got.Status != tt.status || !strings.Contains(string(got.Payload), tt.want) {
 				t.Errorf("%s(%s) = %d %.300s, want %d %s", tt.method, tt.payload, got.Status, got.Payload, tt.status, tt.want)
 			}
+		}
+		if p := r.component("coins").Process; p.Restarts != 0 {
+			t.Errorf("one of the answers ended the module: %+v", p)
 		}
 		status, payload, err := r.agent.Invoke(t.Context(), "door", "echo", json.RawMessage(`1`))
 		if status != 200 || string(payload) != `1` || err != nil {

@@ -74,7 +74,7 @@ func (c *counter) Describe() modkit.Description {
 			"interval_ms":{"type":"integer","minimum":1,"maximum":10000,"default":100},
 			"mode":{"type":"string","default":"normal"}}}`),
 		Wiring:  json.RawMessage(`{"type":"object","properties":{"port":{"type":"string"},"address":{"type":"integer","default":2}},"required":["port"]}`),
-		Methods: []modkit.Method{{Name: "echo"}, {Name: "hold"}, {Name: "slow", Deadline: 2 * time.Second}, {Name: "big"}, {Name: "fault"}},
+		Methods: []modkit.Method{{Name: "echo"}, {Name: "hold"}, {Name: "slow", Deadline: 2 * time.Second}, {Name: "big"}, {Name: "huge"}, {Name: "fault"}},
 		Wires:   []modkit.Wire{{Name: "port", Kind: modkit.Serial}},
 	}
 }
@@ -108,6 +108,8 @@ func (c *counter) Invoke(ctx context.Context, method string, payload json.RawMes
 		return modkit.Answer{}, ctx.Err()
 	case "big":
 		return modkit.Answer{Status: 200, Payload: json.RawMessage(`"` + strings.Repeat("x", 200<<10) + `"`)}, nil
+	case "huge": // more than a module may say at once
+		return modkit.Answer{Status: 200, Payload: json.RawMessage(`"` + strings.Repeat("x", modkit.MaxSaid) + `"`)}, nil
 	case "fault":
 		return modkit.Answer{}, errors.New("the motor is stuck")
 	}

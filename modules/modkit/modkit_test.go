@@ -263,6 +263,44 @@ func TestInputsKeepTheNewest(t *testing.T) {
 	})
 }
 
+// What is too large is refused where it is said: the agent would end a module that says it.
+func TestTooLargeToSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		errs := make(chan error, 3)
+		m := &plain{run: func(ctx context.Context, bay *modkit.Bay) error {
+			for _, message := range []modkit.Message{
+				{Body: json.RawMessage(`"` + strings.Repeat("x", modkit.MaxBody) + `"`)},
+				{Body: body(1), Properties: map[string]string{"k": strings.Repeat("x", modkit.MaxBody)}},
+				{Body: body(1), State: make([]byte, modkit.MaxState+1)},
+			} {
+				_, err := bay.Send(message)
+				errs <- err
+			}
+			bay.Report(map[string]string{"small": "1"})
+			bay.Report(map[string]string{"large": strings.Repeat("x", modkit.MaxReport)})
+			bay.Health(modkit.Health{State: modkit.Degraded, Detail: strings.Repeat("ö", modkit.MaxDetail)})
+			<-ctx.Done()
+			return nil
+		}}
+		b := modtest.Run(t, m, modtest.Config{})
+		for range 3 {
+			if err := <-errs; !errors.Is(err, modkit.ErrTooLarge) {
+				t.Errorf("err = %v, want ErrTooLarge", err)
+			}
+		}
+		b.WaitReported(func(doc map[string]any) bool {
+			if doc["large"] != nil {
+				t.Error("what is too large was reported")
+			}
+			return doc["small"] == "1"
+		})
+		if got := b.WaitHealth(modkit.Degraded).Detail; len(got) > modkit.MaxDetail || len(got) < modkit.MaxDetail-4 {
+			t.Errorf("a detail of %d bytes, want it cut to %d", len(got), modkit.MaxDetail)
+		}
+		b.Stop()
+	})
+}
+
 func TestRunsErrorReachesTheAgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &plain{run: func(_ context.Context, b *modkit.Bay) error {
