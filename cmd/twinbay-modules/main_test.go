@@ -33,11 +33,11 @@ func TestCommands(t *testing.T) {
 		stdout string // contained in it
 		stderr string
 	}{
-		{"list", 0, "bme280 0.1.0\ncctalk 0.1.0\ndoor 0.1.0\npower 0.1.0\n", ""},
+		{"list", 0, "bme280 0.1.0\ncctalk 0.1.0\ndoor 0.1.0\npower 0.1.0\nvend 0.1.0\n", ""},
 		{"version", 0, "twinbay-modules ", ""},
 		{"sample cctalk", 0, "[modules.coins]", ""},
 		{"describe door", 0, `"name": "readState"`, ""},
-		{"describe nothing", 2, "", `no module "nothing"; there are bme280, cctalk, door, power`},
+		{"describe nothing", 2, "", `no module "nothing"; there are bme280, cctalk, door, power, vend`},
 		{"nothing", 2, "", "usage: twinbay-modules list"},
 		{"", 2, "", "usage: twinbay-modules list"},
 	} {

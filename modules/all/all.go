@@ -10,6 +10,7 @@ import (
 	"github.com/twinbay/twinbay/modules/door"
 	"github.com/twinbay/twinbay/modules/modkit"
 	"github.com/twinbay/twinbay/modules/power"
+	"github.com/twinbay/twinbay/modules/vend"
 )
 
 // bundled is a module and its block of a device file.
@@ -23,6 +24,7 @@ var modules = map[string]bundled{
 	"cctalk": {func() modkit.Module { return cctalk.New() }, cctalk.Sample},
 	"door":   {func() modkit.Module { return door.New() }, door.Sample},
 	"power":  {func() modkit.Module { return power.New() }, power.Sample},
+	"vend":   {func() modkit.Module { return vend.New() }, vend.Sample},
 }
 
 // Names lists the bundled modules in order.

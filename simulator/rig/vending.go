@@ -137,11 +137,15 @@ func (s *slot) home() (closed bool, gaps []time.Duration) {
 
 // drop plans the fall of the product, or calls it off.
 func (v *vending) drop(s *slot, now time.Time) {
-	switch left := dropAt - s.angle; {
+	left := dropAt - s.angle
+	if left <= 0 {
+		left++ // the next turn's: a motor stops where the home switch closes, which is behind the place where the last one fell
+	}
+	switch {
 	case !s.turning && !s.due.IsZero():
 		s.due = time.Time{}
 		v.fall(-1, 0)
-	case s.turning && !s.jammed && s.stock > 0 && left > 0:
+	case s.turning && !s.jammed && s.stock > 0:
 		after := time.Duration(left*float64(turnTime)) + 100*time.Millisecond // and down
 		s.due = now.Add(after)
 		v.fall(after, 20*time.Millisecond+time.Duration(v.rng.Int64N(int64(40*time.Millisecond))))

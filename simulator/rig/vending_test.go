@@ -70,6 +70,23 @@ func TestSpiralTurns(t *testing.T) {
 	})
 }
 
+// TestNextProduct: a motor that stops where the home switch closes gives out the next product with the next turn, and none with
+// the quarter turn that a module adds when it has seen nothing fall.
+func TestNextProduct(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := spirals()
+		for n, on := range []time.Duration{1510 * time.Millisecond, 1600 * time.Millisecond, 400 * time.Millisecond} {
+			r.motors(1)
+			time.Sleep(on)
+			r.motors(0)
+			time.Sleep(time.Second)
+			if got, want := r.vending.stock()[0], 10-min(n+1, 2); got != want {
+				t.Errorf("%d products left after %d motions, want %d", got, n+1, want)
+			}
+		}
+	})
+}
+
 func TestSpiralTroubles(t *testing.T) {
 	turn := func(r *Rig) (homes byte) {
 		r.motors(1)
