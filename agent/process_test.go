@@ -31,6 +31,9 @@ func newProcessRig(t testing.TB, names ...string) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(short) })
+	for i := range r.file.Modules {
+		r.file.Modules[i].Limits.Memory = 0 // the test binary is no module of the usual size, least of all with the race detector
+	}
 	r.file.Agent.RunDir = filepath.Join(short, "run")
 	r.file.Agent.Socket = filepath.Join(short, "agent.sock")
 	r.file.Hub.Address = r.hub.Listen()
