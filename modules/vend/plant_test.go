@@ -60,8 +60,14 @@ func start(t *testing.T, settings map[string]any) *plant {
 func (p *plant) again() {
 	p.t.Helper()
 	p.cfg.State = p.State()
-	p.Bench = modtest.Run(p.t, New(), p.cfg)
+	p.restart()
 	p.WaitHealth(modkit.OK)
+}
+
+func (p *plant) restart() {
+	p.t.Helper()
+	p.Bench = modtest.Run(p.t, New(), p.cfg)
+	p.WaitReported(func(map[string]any) bool { return true })
 }
 
 // motors is what is driven. The lock is held.

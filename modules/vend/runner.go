@@ -14,12 +14,14 @@ import (
 const (
 	firstPause = 500 * time.Millisecond // until the bus is opened again
 	lastPause  = 10 * time.Second
-	checkEvery = 5 * time.Second       // that the chip is as programmed, while nothing turns
-	sampleTime = 20 * time.Millisecond // while a motor turns: the interrupt is faster, but it may be stuck
-	intTries   = 10                    // readings of the ports until an interrupt that stays counts as stuck
-	beamFault  = 2 * time.Second       // no product takes that long to fall
-	beamGap    = 150 * time.Millisecond
-	offLimit   = time.Second // for switching off, when everything else has ended
+	// adriftPause is for a motor that could not be switched off: each turn is a product.
+	adriftPause = 100 * time.Millisecond
+	checkEvery  = 5 * time.Second       // that the chip is as programmed, while nothing turns
+	sampleTime  = 20 * time.Millisecond // while a motor turns: the interrupt is faster, but it may be stuck
+	intTries    = 10                    // readings of the ports until an interrupt that stays counts as stuck
+	beamFault   = 2 * time.Second       // no product takes that long to fall
+	beamGap     = 150 * time.Millisecond
+	offLimit    = time.Second // for switching off, when everything else has ended
 )
 
 // runner is one Run. It belongs to Run's goroutine.
@@ -158,6 +160,10 @@ func (r *runner) connect(now time.Time) {
 }
 
 func (r *runner) retryLater(now time.Time) {
+	if r.adrift != none {
+		r.retryAt = now.Add(adriftPause)
+		return
+	}
 	r.retryAt = now.Add(r.pause)
 	r.pause = min(2*r.pause, lastPause)
 }

@@ -290,7 +290,6 @@ func TestResetAtRest(t *testing.T) {
 		})
 		p.do(func() { p.reg[0x14] = 0x55 }) // noise in the latch: motors turn
 		time.Sleep(2 * checkEvery)
-		p.do(func() { p.most = 0 })
 		p.still()
 	})
 }

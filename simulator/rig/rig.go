@@ -127,6 +127,7 @@ func newRig(cfg Config) *Rig {
 
 	r.cooling = chips.NewMCP9808(func() float64 { return r.world.air().Celsius })
 	r.vending = newVending(rand.New(rand.NewPCG(cfg.Seed, 0xfa11)), r.world.fall)
+	r.world.vends = r.vending.used
 	r.supply = chips.NewINA219(shuntOhms, r.load)
 	r.wires["expander"] = newWire(true, false)
 	r.wires["expander"].line = r.vending.expander.Int(0)

@@ -50,6 +50,7 @@ type vending struct {
 	mu    sync.Mutex
 	rng   *rand.Rand
 	slots [Slots]slot
+	inUse bool // somebody has set the expander's motor pins up: products fall by their turning alone
 }
 
 type slot struct {
@@ -76,6 +77,7 @@ func newVending(rng *rand.Rand, fall func(after, dark time.Duration)) *vending {
 // only: the models do not call back into themselves.
 func (v *vending) driven(driven, level uint16) {
 	v.mu.Lock()
+	v.inUse = v.inUse || driven&(1<<Slots-1) != 0
 	now := time.Now()
 	type move struct {
 		slot  int
@@ -179,6 +181,13 @@ func (v *vending) change(n int, f func(*slot)) {
 	closed, gaps := s.home()
 	v.mu.Unlock()
 	v.expander.Drive(8+n, !closed, gaps...)
+}
+
+// used says whether somebody drives the motors.
+func (v *vending) used() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.inUse
 }
 
 // amperes is what the motors draw.

@@ -87,6 +87,22 @@ func TestNextProduct(t *testing.T) {
 	})
 }
 
+// TestNobodyElseDelivers: once somebody has set up the motors, a customer's purchase is no business of the world's any more.
+func TestNobodyElseDelivers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(Config{Seed: 1})
+		r.world.purchase(t.Context())
+		if _, n := r.world.seen(); n != 1 {
+			t.Errorf("%d deliveries without a module, want 1", n)
+		}
+		r.vending.expander.Transfer([]byte{ioDirA, 0x00}, nil)
+		r.world.purchase(t.Context())
+		if _, n := r.world.seen(); n != 1 {
+			t.Errorf("%d deliveries although the spirals are driven, want 1", n)
+		}
+	})
+}
+
 func TestSpiralTroubles(t *testing.T) {
 	turn := func(r *Rig) (homes byte) {
 		r.motors(1)

@@ -43,6 +43,7 @@ type world struct {
 	coins      *chips.CoinAcceptor
 	door, beam *chips.Line
 	log        *slog.Logger
+	vends      func() bool // somebody drives the spirals: then no product falls that they do not give out
 
 	mu         sync.Mutex
 	rng        *rand.Rand
@@ -61,7 +62,7 @@ func newWorld(rng *rand.Rand, coins *chips.CoinAcceptor, door, beam *chips.Line,
 	base := chips.Air{Celsius: cabinetC, KPa: pressureKPa, Humidity: cabinetRH}
 	return &world{
 		coins: coins, door: door, beam: beam, log: log,
-		rng: rng, base: base, now: base, when: time.Now(), phase: rng.Float64() * 2 * math.Pi,
+		vends: func() bool { return false }, rng: rng, base: base, now: base, when: time.Now(), phase: rng.Float64() * 2 * math.Pi,
 	}
 }
 
@@ -262,7 +263,14 @@ func (w *world) customer(ctx context.Context) {
 	w.mu.Unlock()
 	outcome := w.coins.Insert(id)
 	w.log.Info("coin", "id", id, "outcome", string(outcome))
-	if outcome == chips.Credited && buys && pause(ctx, w.spread(time.Second)) {
+	if outcome == chips.Credited && buys {
+		w.purchase(ctx)
+	}
+}
+
+// purchase is a product that falls by itself, where nobody drives the spirals.
+func (w *world) purchase(ctx context.Context) {
+	if !w.vends() && pause(ctx, w.spread(time.Second)) {
 		w.deliver()
 	}
 }
