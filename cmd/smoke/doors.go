@@ -141,7 +141,7 @@ func (d *doors) pids(ctx context.Context) ([]int, error) {
 func (m *machine) components(ctx context.Context) error {
 	for _, c := range []struct {
 		n           int
-		start, most float64 // targets: ms, MiB
+		start, most float64 // targets: ms, MB
 	}{{0, 0, 15}, {1, 300, 0}, {10, 1000, 75}} {
 		if err := m.withDoors(ctx, c.n, c.start, c.most); err != nil {
 			return err
@@ -189,13 +189,13 @@ func (m *machine) withDoors(ctx context.Context, n int, start, most float64) err
 	if err != nil {
 		return err
 	}
-	const mib = 1 << 10
+	const mb = 1e6 / 1024 // KiB, for the target is in megabytes
 	if n == 0 {
-		figure{what: "memory (PSS) of the agent, no components, idle", value: float64(alone) / mib, unit: "MiB", most: most}.print()
+		figure{what: "memory (PSS) of the agent, no components, idle", value: float64(alone) / mb, unit: "MB", most: most}.print()
 		return nil
 	}
-	figure{what: fmt.Sprintf("memory (PSS) of agent and %d component(s), idle", n), value: float64(all) / mib, unit: "MiB", most: most,
-		note: fmt.Sprintf("the agent's process %.1f", float64(alone)/mib)}.print()
+	figure{what: fmt.Sprintf("memory (PSS) of agent and %d component(s), idle", n), value: float64(all) / mb, unit: "MB", most: most,
+		note: fmt.Sprintf("the agent's process %.1f", float64(alone)/mb)}.print()
 	if n > 1 {
 		return d.failures(ctx)
 	}

@@ -157,7 +157,7 @@ func (m *machine) drain(ctx context.Context) error {
 	if at < 0 {
 		return fmt.Errorf("%s has sent telemetry without a connection", d.names[0])
 	}
-	d.stopEvents() // a stream of 20,000 events would be a part of the figure
+	d.stopEvents()                                // a stream of 20,000 events would be a part of the figure
 	look := time.NewTicker(10 * time.Millisecond) // the agent does not tell when its queue is empty
 	defer look.Stop()
 	for {
