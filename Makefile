@@ -36,9 +36,20 @@ race: ## the tests that are not long, with the race detector (needs a C compiler
 SEED ?= 1
 FOR  ?= 1m
 .PHONY: torture
-torture: ## whatever can happen to a device, by a seed, in virtual time: SEED=1 FOR=1m; see docs/torture.md
+torture: torture-virtual torture-processes ## whatever can happen to a device, by a seed, for FOR in virtual time and for FOR to real processes: SEED=1 FOR=1m; see docs/torture.md
+
+.PHONY: torture-virtual
+torture-virtual:
 	@echo "torture: seed $(SEED) and on, for $(FOR)"
 	$(GO) test ./agent -count 1 -run '^TestTorture$$' -torture.seed $(SEED) -torture.for $(FOR)
+
+TORTURE = $(RUN)/torture
+.PHONY: torture-processes
+torture-processes:
+	@mkdir -p $(TORTURE)
+	$(GO) build -tags torture -o $(TORTURE)/ ./cmd/twinbay
+	$(GO) build -o $(TORTURE)/ ./cmd/twinbay-modules ./cmd/twinbay-sim
+	$(GO) run ./cmd/smoke -bin $(TORTURE) -torture $(SEED) -for $(FOR)
 
 .PHONY: check
 check: ## format, vet, and that go.mod is tidy

@@ -27,6 +27,7 @@ var modules = []string{"climate", "coins", "door"}
 // machine is a vending machine under test: the simulator and, once started, the agent.
 type machine struct {
 	bin, profile, dir string
+	keep              bool // leave the folder: somebody wants to look into it
 
 	sim, agent *process
 	env        simulator.Env

@@ -4,6 +4,8 @@
 // With -bench it measures instead, beside the targets of docs/figures.md: the agent (starts, memory, direct methods, failing
 // modules, outbox, outages) and the simulated hub (throughput beside mosquitto where that is installed, memory per connection,
 // registry, queries, start), and the sizes of all programs.
+//
+// With -torture it does to all of them, by a seed, what docs/torture.md says.
 package main
 
 import (
@@ -22,15 +24,21 @@ func main() {
 	profile := flag.String("profile", filepath.Join("firmware-configs", "vending-machine"), "folder of demo.toml and seed.toml")
 	bench := flag.Bool("bench", false, "measure instead of checking")
 	only := flag.String("only", "", "with -bench: the parts whose name has this in it")
+	seed := flag.Uint64("torture", 0, "torture by this `seed` instead; twinbay is built with -tags torture then")
+	long := flag.Duration("for", time.Minute, "with -torture: how long things go wrong")
+	verbose := flag.Bool("v", false, "with -torture: show what was done and when, and keep the folder, even if all is well")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute+*long)
 	defer cancel()
 
 	what := (*machine).check
 	if *bench {
 		what = measure(*only)
+	}
+	if *seed != 0 {
+		what = tortured(*seed, *long, *verbose)
 	}
 	if err := with(ctx, *bin, *profile, what); err != nil {
 		fmt.Fprintln(os.Stderr, "smoke:", err)
@@ -38,15 +46,19 @@ func main() {
 	}
 }
 
-// with does something with a machine in a folder of its own, and leaves nothing behind.
+// with does something with a machine in a folder of its own, and leaves nothing behind unless it says so.
 func with(ctx context.Context, bin, profile string, do func(*machine, context.Context) error) error {
 	dir, err := os.MkdirTemp("", "twinbay-smoke-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
 	m := &machine{bin: bin, profile: profile, dir: dir}
-	defer m.down()
+	defer func() {
+		m.down()
+		if !m.keep {
+			os.RemoveAll(dir)
+		}
+	}()
 	err = do(m, ctx)
 	if err == nil {
 		return nil

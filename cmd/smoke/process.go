@@ -25,22 +25,35 @@ type process struct {
 
 // start runs a program. Its standard error goes to a tail that a failure prints; standard output to out, if any.
 func start(out io.Writer, name string, args ...string) (*process, error) {
+	p := prepare(name, args...)
+	if out != nil {
+		p.cmd.Stdout = out
+	}
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// prepare is a program that is to be started. What it says goes to its tail.
+func prepare(name string, args ...string) *process {
 	p := &process{name: filepath.Base(name), log: &tail{}, done: make(chan struct{})}
 	p.cmd = exec.Command(name, args...)
 	p.cmd.Stderr = p.log
 	p.cmd.Stdout = p.log
-	if out != nil {
-		p.cmd.Stdout = out
-	}
 	p.cmd.WaitDelay = time.Second
+	return p
+}
+
+func (p *process) start() error {
 	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
 		close(p.done)
 	}()
-	return p, nil
+	return nil
 }
 
 // stop sends SIGTERM and waits at most budget for a clean end; a process that needs longer is killed, and that is an
