@@ -25,6 +25,13 @@ run: build ## the vending machine: a simulated hub and machine, and the agent wi
 	  --print-events --hint firmware-configs/vending-machine/next-steps.txt \
 	  -- sh -c 'exec bin/twinbay run --config $(RUN)/device.toml --hub-address "$$HUB_IP:$$MQTT_PORT" 2>$(RUN)/twinbay.log'
 
+.PHONY: run-full
+run-full: build ## the same machine with its spirals and its supply: try `bin/twinbay method vend vend '{"txId":"1","slot":2}'`
+	@mkdir -p $(RUN) && chmod 700 $(RUN)
+	@cp firmware-configs/vending-machine/full.toml $(RUN)/device.toml
+	@bin/twinbay-sim serve --dir $(RUN) --mqtt-port 0 --https-port 0 --seed firmware-configs/vending-machine/full-seed.toml --print-events \
+	  -- sh -c 'exec bin/twinbay run --config $(RUN)/device.toml --hub-address "$$HUB_IP:$$MQTT_PORT" 2>$(RUN)/twinbay.log'
+
 .PHONY: test
 test: ## all tests
 	$(GO) test ./...

@@ -29,7 +29,7 @@ func deviceFiles(t *testing.T) []string {
 	}
 	var out []string
 	for _, f := range files {
-		if filepath.Base(f) != "seed.toml" {
+		if !strings.HasSuffix(f, "seed.toml") {
 			out = append(out, f)
 		}
 	}

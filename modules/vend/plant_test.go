@@ -98,7 +98,7 @@ func (p *plant) drop() {
 		if left <= 0 {
 			left++
 		}
-		p.fall = time.AfterFunc(time.Duration(left*float64(s.turn)), func() {
+		p.fall = time.AfterFunc(time.Duration(left*float64(s.turn))+2*time.Millisecond, func() { // it has to fall, too
 			p.beam.Push(true)
 			time.AfterFunc(30*time.Millisecond, func() { p.beam.Push(false) })
 		})
