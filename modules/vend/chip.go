@@ -1,6 +1,7 @@
 package vend
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -90,17 +91,24 @@ func (e *expander) begin(ctx context.Context) error {
 	return e.verify(ctx, 0)
 }
 
-// verify reads back all that the module relies on. motors is what port A is to drive.
+// verify reads back all that the module relies on, twice before it says that it is not so: a bit may flip on the way. motors is
+// what port A is to drive.
 func (e *expander) verify(ctx context.Context, motors byte) error {
-	p, err := e.read(ctx, regIODIRA, regGPPUA+2)
-	if err != nil {
-		return err
+	var wrong error
+	for range 2 {
+		p, err := e.read(ctx, regIODIRA, regGPPUA+2)
+		if err != nil {
+			return err
+		}
+		latch, err := e.read(ctx, regOLATA, 2)
+		if err != nil {
+			return err
+		}
+		if wrong = checkRegisters(p, latch, motors); wrong == nil {
+			break
+		}
 	}
-	latch, err := e.read(ctx, regOLATA, 2)
-	if err != nil {
-		return err
-	}
-	return checkRegisters(p, latch, motors)
+	return wrong
 }
 
 // checkRegisters compares registers 0x00 to 0x0d and OLAT with what they are to hold.
@@ -122,17 +130,25 @@ func checkRegisters(p, latch []byte, motors byte) error {
 }
 
 // ports reads the home switches, which ends an interrupt (section 3.6.4), and makes sure that port A still drives motors.
-// A set bit is a spiral at home.
-func (e *expander) ports(ctx context.Context, motors byte) (atHome byte, err error) {
-	p, err := e.read(ctx, regGPIOA, 4) // GPIOA, GPIOB, OLATA, OLATB
-	if err != nil {
-		return 0, err
+// A set bit is a spiral at home. What differs from last, or from what is to be, counts when two readings in a row say so.
+func (e *expander) ports(ctx context.Context, motors, last byte) (atHome byte, err error) {
+	var before []byte
+	for range 4 {
+		p, err := e.read(ctx, regGPIOA, 4) // GPIOA, GPIOB, OLATA, OLATB
+		if err != nil {
+			return 0, err
+		}
+		atHome = ^p[1] & homes
+		drives := p[2] == motors && p[0]&homes == motors
+		switch {
+		case drives && (atHome == last || bytes.Equal(p, before)):
+			return atHome, nil
+		case !drives && bytes.Equal(p, before):
+			return atHome, fmt.Errorf("%w: port A drives %#02x with %#02x in its latch, want %#02x", errForgot, p[0], p[2], motors)
+		}
+		before = p
 	}
-	atHome = ^p[1] & homes
-	if p[2] != motors || p[0]&homes != motors {
-		return atHome, fmt.Errorf("%w: port A drives %#02x with %#02x in its latch, want %#02x", errForgot, p[0], p[2], motors)
-	}
-	return atHome, nil
+	return last, nil // switches that bounce: the next look will see
 }
 
 // drive turns the motor of one slot and no other; none is all off. It reads the latch back.
@@ -141,14 +157,14 @@ func (e *expander) drive(ctx context.Context, slot int) error {
 	if err := e.tx(ctx, []byte{regOLATA, bits}, nil); err != nil {
 		return err
 	}
-	p, err := e.read(ctx, regOLATA, 1)
-	if err != nil {
-		return err
+	var p []byte
+	for range 2 { // a bit may flip on the way
+		var err error
+		if p, err = e.read(ctx, regOLATA, 1); err != nil || p[0] == bits {
+			return err
+		}
 	}
-	if p[0] != bits {
-		return fmt.Errorf("%w: the output latch is %#02x, want %#02x", errForgot, p[0], bits)
-	}
-	return nil
+	return fmt.Errorf("%w: the output latch is %#02x, want %#02x", errForgot, p[0], bits)
 }
 
 // none is the slot whose motor turns when none does.

@@ -56,10 +56,11 @@ func TestSetUpByBytes(t *testing.T) {
 		{"one nack", append([]haltest.Op{bad(at(5, 0), hal.ErrAbsent)}, setUp()...), nil, ""},
 		{"a lost arbitration", upTo(1, append([]haltest.Op{bad(at(0x14, 0, 0), hal.ErrArbitration)}, setUp()[1:]...)...), nil, ""},
 		{"unplugged", upTo(2, bad(at(0x0a, 0x40), hal.ErrGone)), hal.ErrGone, "write register 0x0a"},
-		{"it stays all inputs", upTo(5, reads(0, changed(0, 0xff)...), reads(0x14, 0, 0)), errForgot, "register 0x00 is 0xff, want 0x00"},
-		{"no interrupt", upTo(5, reads(0, changed(5, 0)...), reads(0x14, 0, 0)), errForgot, "register 0x05 is 0x00, want 0x7f"},
-		{"all ones", upTo(5, reads(0, []byte(strings.Repeat("\xff", 14))...), reads(0x14, 0xff, 0xff)), errForgot, "register 0x00"},
-		{"a latch is set", upTo(6, reads(0x14, 4, 0)), errForgot, "latches are 04 00"},
+		{"it stays all inputs", upTo(5, reads(0, changed(0, 0xff)...), reads(0x14, 0, 0), reads(0, changed(0, 0xff)...), reads(0x14, 0, 0)), errForgot, "register 0x00 is 0xff, want 0x00"},
+		{"no interrupt", upTo(5, reads(0, changed(5, 0)...), reads(0x14, 0, 0), reads(0, changed(5, 0)...), reads(0x14, 0, 0)), errForgot, "register 0x05 is 0x00, want 0x7f"},
+		{"all ones", upTo(5, reads(0, []byte(strings.Repeat("\xff", 14))...), reads(0x14, 0xff, 0xff), reads(0, []byte(strings.Repeat("\xff", 14))...), reads(0x14, 0xff, 0xff)), errForgot, "register 0x00"},
+		{"a latch is set", upTo(6, reads(0x14, 4, 0), reads(0x00, programmed...), reads(0x14, 4, 0)), errForgot, "latches are 04 00"},
+		{"a bit flips in the read back", upTo(5, reads(0, changed(0, 0x80)...), reads(0x14, 0, 0), reads(0x00, programmed...), reads(0x14, 0, 0)), nil, ""},
 		{"no read back", upTo(5, bad(reads(0), hal.ErrTimeout), bad(reads(0), hal.ErrTimeout), bad(reads(0), hal.ErrTimeout)), hal.ErrTimeout, "read register 0x00"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -75,29 +76,35 @@ func TestSetUpByBytes(t *testing.T) {
 }
 
 func TestPortsAndDriveByBytes(t *testing.T) {
+	twice := func(op haltest.Op) []haltest.Op { return []haltest.Op{op, op} }
+	const last = 0x7f
 	for _, row := range []struct {
 		name  string
-		op    haltest.Op
+		ops   []haltest.Op
 		on    byte
 		homes byte
 		want  error
 	}{
-		{"all at home", reads(0x12, 0, 0x00, 0, 0), 0, 0x7f, nil},
-		{"slot 2 turns", reads(0x12, 4, 0x04, 4, 0), 4, 0x7b, nil},
-		{"reset on the way", reads(0x12, 0xff, 0x04, 0, 0), 4, 0x7b, errForgot},
-		{"inputs with the latch still set", reads(0x12, 0, 0x04, 4, 0), 4, 0x7b, errForgot},
-		{"another motor", reads(0x12, 8, 0x00, 8, 0), 4, 0x7f, errForgot},
-		{"unplugged", bad(reads(0x12), hal.ErrGone), 0, 0, hal.ErrGone},
+		{"all at home, as before", []haltest.Op{reads(0x12, 0, 0x00, 0, 0)}, 0, last, nil},
+		{"slot 2 has left", twice(reads(0x12, 4, 0x04, 4, 0)), 4, 0x7b, nil},
+		{"a bit of the switches flips", []haltest.Op{reads(0x12, 4, 0x04, 4, 0), reads(0x12, 4, 0x00, 4, 0)}, 4, last, nil},
+		{"a bit of the motors flips", []haltest.Op{reads(0x12, 4, 0x00, 6, 0), reads(0x12, 4, 0x00, 4, 0)}, 4, last, nil},
+		{"a bit flips in between", []haltest.Op{reads(0x12, 4, 0x04, 4, 0), reads(0x12, 5, 0x04, 4, 0), reads(0x12, 4, 0x04, 4, 0), reads(0x12, 4, 0x04, 4, 0)}, 4, 0x7b, nil},
+		{"a switch that bounces", append(twice(reads(0x12, 4, 0x04, 4, 0))[:1], reads(0x12, 4, 0x0c, 4, 0), reads(0x12, 4, 0x04, 4, 0), reads(0x12, 4, 0x0c, 4, 0)), 4, last, nil},
+		{"reset on the way", twice(reads(0x12, 0xff, 0x04, 0, 0)), 4, 0x7b, errForgot},
+		{"inputs with the latch still set", twice(reads(0x12, 0, 0x04, 4, 0)), 4, 0x7b, errForgot},
+		{"another motor", twice(reads(0x12, 8, 0x00, 8, 0)), 4, last, errForgot},
+		{"unplugged", []haltest.Op{bad(reads(0x12), hal.ErrGone)}, 0, 0, hal.ErrGone},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			e := expander{bus: haltest.I2C(t, row.op), addr: 0x20}
-			homes, err := e.ports(t.Context(), row.on)
+			e := expander{bus: haltest.I2C(t, row.ops...), addr: 0x20}
+			homes, err := e.ports(t.Context(), row.on, last)
 			if homes != row.homes || !errors.Is(err, row.want) {
 				t.Errorf("homes %07b, %v; want %07b, %v", homes, err, row.homes, row.want)
 			}
 		})
 	}
-	e := expander{bus: haltest.I2C(t, at(0x14, 8), reads(0x14, 8), at(0x14, 0), reads(0x14, 0), at(0x14, 1), reads(0x14, 0)), addr: 0x20}
+	e := expander{bus: haltest.I2C(t, at(0x14, 8), reads(0x14, 8), at(0x14, 0), reads(0x14, 0), at(0x14, 1), reads(0x14, 0), reads(0x14, 0)), addr: 0x20}
 	if err := e.drive(t.Context(), 3); err != nil {
 		t.Error(err)
 	}
@@ -114,7 +121,7 @@ func TestAHeldBus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := expander{bus: haltest.Faulty(haltest.I2C(t), haltest.Fault{Hang: true}), addr: 0x20}
 		begin := time.Now()
-		if _, err := e.ports(t.Context(), 0); err == nil || time.Since(begin) != tries*txLimit {
+		if _, err := e.ports(t.Context(), 0, 0); err == nil || time.Since(begin) != tries*txLimit {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
 	})

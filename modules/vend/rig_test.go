@@ -105,7 +105,6 @@ func TestOnTheRig(t *testing.T) {
 			go func() { defer close(done); m.vend("a", 4, "failed", "expander_reset", 10) }()
 			var doc map[string]any
 			m.NextBody(&doc)
-			m.WaitReported(func(map[string]any) bool { return true })
 			time.AfterFunc(500*time.Millisecond, func() { m.rig.Fault(m.t.Context(), "vend", "reset", 0, 0) })
 			<-done
 		},
@@ -127,6 +126,17 @@ func TestOnTheRig(t *testing.T) {
 		"a flipped bit": func(m *machine) {
 			m.fault("bitflip", 1)
 			m.vend("a", 0, "ok", "", 9)
+		},
+		"bits that flip on the way": func(m *machine) {
+			done := make(chan struct{})
+			go func() { defer close(done); m.vend("a", 0, "ok", "", 9) }()
+			var doc map[string]any
+			m.NextBody(&doc)
+			for n := range 8 { // one in each of several looks
+				<-time.After(100 * time.Millisecond)
+				m.fault("bitflip", 1<<n)
+			}
+			<-done
 		},
 		"unplugged": func(m *machine) {
 			if err := m.rig.Unplug(m.t.Context(), "vend"); err != nil {

@@ -211,7 +211,7 @@ func (r *runner) ready(now time.Time) error {
 		err = r.mend(err)
 	}
 	if err == nil {
-		r.homes, err = r.chip.ports(r.ctx, 0)
+		r.homes, err = r.chip.ports(r.ctx, 0, r.homes)
 	}
 	if err != nil {
 		r.lose(now, err)
@@ -228,7 +228,7 @@ func (r *runner) mend(why error) error {
 
 // look reads the home switches, with the motor of a slot on or none, and ends the interrupt by that.
 func (r *runner) look(now time.Time, slot int) error {
-	homes, err := r.chip.ports(r.ctx, motorBits(slot))
+	homes, err := r.chip.ports(r.ctx, motorBits(slot), r.homes)
 	if errors.Is(err, errForgot) {
 		if merr := r.mend(err); merr != nil {
 			r.lose(now, merr)

@@ -146,10 +146,10 @@ func (m *Module) Run(ctx context.Context, bay *modkit.Bay) error {
 	ctx, cancel := context.WithCancel(ctx)
 	seen := make(chan sight)
 	watchers := 1
-	go watch(ctx, bay.Wires, lineInterrupt, w.Interrupt, w.mode(true), seen)
+	go watch(ctx, bay.Wires, lineInterrupt, w.Interrupt, w.mode(true, 0), seen)
 	if w.Beam != "" {
 		watchers++
-		go watch(ctx, bay.Wires, lineBeam, w.Beam, w.mode(w.BeamActiveLow), seen)
+		go watch(ctx, bay.Wires, lineBeam, w.Beam, w.mode(w.BeamActiveLow, glitch), seen)
 	}
 	defer func() { // the motors first, also when this unwinds a panic; the watchers end before Run does
 		m.run = nil

@@ -14,8 +14,11 @@ const (
 	lineBeam      = "drop sensor"
 )
 
-func (w wiring) mode(activeLow bool) hal.InputMode {
-	return hal.InputMode{ActiveLow: activeLow, Bias: biases[w.Bias], Consumer: "twinbay vend"}
+// glitch is what a motor's noise makes of the beam; a product takes 5 to 100 ms.
+const glitch = 2 * time.Millisecond
+
+func (w wiring) mode(activeLow bool, debounce time.Duration) hal.InputMode {
+	return hal.InputMode{ActiveLow: activeLow, Bias: biases[w.Bias], Debounce: debounce, Consumer: "twinbay vend"}
 }
 
 // sight is what a watcher has to say of its line: a level read, an edge, or an error.
