@@ -128,9 +128,13 @@ type credit struct {
 	Errors  map[string]int
 }
 
+func newLedger() *ledger {
+	return &ledger{accepted: map[string]bool{}, bodies: map[string]map[string]bool{}, baseline: -1, seqs: map[float64][]string{}}
+}
+
 // ledger reads the agent's log first, and then waits for all that had come to the hub by then.
 func (x *torture) ledger() (*ledger, error) {
-	l := &ledger{bodies: map[string]map[string]bool{}, baseline: -1, seqs: map[float64][]string{}}
+	l := newLedger()
 	var err error
 	if l.accepted, err = accepted(x.agentLog.Name()); err != nil {
 		return nil, err
@@ -147,6 +151,12 @@ func (x *torture) ledger() (*ledger, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.read(events)
+	return l, nil
+}
+
+// read takes all that the hub has told of.
+func (l *ledger) read(events []admin.Event) {
 	for _, e := range events {
 		if e.Kind == "telemetry" {
 			l.received(e)
@@ -158,7 +168,6 @@ func (x *torture) ledger() (*ledger, error) {
 		}
 	}
 	slices.Sort(l.lacking)
-	return l, nil
 }
 
 // accepted reads which messages an agent has promised to deliver.

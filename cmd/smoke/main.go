@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -24,7 +25,12 @@ func main() {
 	profile := flag.String("profile", filepath.Join("firmware-configs", "vending-machine"), "folder of demo.toml and seed.toml")
 	bench := flag.Bool("bench", false, "measure instead of checking")
 	only := flag.String("only", "", "with -bench: the parts whose name has this in it")
-	seed := flag.Uint64("torture", 0, "torture by this `seed` instead; twinbay is built with -tags torture then")
+	var seed *uint64
+	flag.Func("torture", "torture by this `seed` instead; twinbay is built with -tags torture then", func(text string) error {
+		n, err := strconv.ParseUint(text, 10, 64)
+		seed = &n
+		return err
+	})
 	long := flag.Duration("for", time.Minute, "with -torture: how long things go wrong")
 	verbose := flag.Bool("v", false, "with -torture: show what was done and when, and keep the folder, even if all is well")
 	flag.Parse()
@@ -37,7 +43,7 @@ func main() {
 	if *bench {
 		what = measure(*only)
 	}
-	if *seed != 0 {
+	if seed != nil {
 		what = tortured(*seed, *long, *verbose)
 	}
 	if err := with(ctx, *bin, *profile, what); err != nil {

@@ -136,6 +136,9 @@ func (x *torture) prepare() (end func(), err error) {
 	if err := x.deviceFile(); err != nil {
 		return end, err
 	}
+	if err := x.desire(x.ctx, "climate", map[string]any{"interval_ms": 250}); err != nil { // something is always on its way
+		return end, err
+	}
 	if x.agentLog, err = os.Create(filepath.Join(x.dir, "agent.log")); err != nil {
 		return end, err
 	}
