@@ -25,6 +25,7 @@ var troubles = []trouble{
 	(*torture).killHub, (*torture).killHub, (*torture).hubFault, (*torture).hubFault, (*torture).hubFault,
 	(*torture).breakDisk, (*torture).breakDisk, (*torture).dieWriting,
 	(*torture).storm, (*torture).storm,
+	(*torture).allAtOnce, (*torture).allAtOnce,
 }
 
 // do does one thing. It throws the same dice whatever becomes of them.
@@ -296,6 +297,21 @@ func (x *torture) breakDisk(_ string, long time.Duration, dice uint64) error {
 	x.count["disk faults"]++
 	x.heals["disk"] = time.Now().Add(long)
 	return x.orderDisk(o)
+}
+
+// allAtOnce takes the network away, then the disk for a while, and then kills the agent: what it accepted meanwhile must be
+// somewhere.
+func (x *torture) allAtOnce(name string, long time.Duration, dice uint64) error {
+	if err := x.away(name, 2*long, dice); err != nil {
+		return err
+	}
+	if err := x.breakDisk(name, long/2, dice); err != nil {
+		return err
+	}
+	x.pause(long / 2)
+	x.heal(time.Now())
+	x.pause(time.Second) // the outbox tries the disk again
+	return x.killAgent(name, long, dice)
 }
 
 // dieWriting has the agent die in the middle of a write.
