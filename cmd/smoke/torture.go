@@ -37,9 +37,7 @@ type torture struct {
 	mqtt, rest *proxy // the ways to the hub; the agent asks the second for the time alone
 	local      *local.Client
 	agentLog   *os.File
-	kills      int           // ends of the agent in a row that were not asked for
-	offset     time.Duration // of the hub's clock
-	offsetAt   time.Time     // when it was changed
+	kills      int // ends of the agent in a row that were not asked for
 	marks      int
 	heals      map[string]time.Time // what goes wrong now, and when it ends
 	stopped    int                  // the module that SIGSTOP holds; 0: none
@@ -197,7 +195,7 @@ func port(address string) string { return address[strings.LastIndexByte(address,
 func (x *torture) startHub() error {
 	var err error
 	x.sim, x.env, err = startSimulator(x.program("twinbay-sim"), x.dir, "--no-rig", "--state", filepath.Join(x.dir, "hub.state"),
-		"--seed", filepath.Join(x.profile, "seed.toml"), "--clock-offset", x.offset.String())
+		"--seed", filepath.Join(x.profile, "seed.toml"))
 	if err != nil {
 		return err
 	}
@@ -218,7 +216,7 @@ func (x *torture) startHub() error {
 // which this leaves as a technician would.
 func (x *torture) startAgent() error {
 	p := prepare(x.program("twinbay"), "run", "--json", "--config", filepath.Join(x.dir, "device.toml"), "--hub-address", x.mqtt.address())
-	p.cmd.Env = append(os.Environ(), "TWINBAY_TORTURE_DISK="+x.order())
+	p.cmd.Env = append(os.Environ(), "TWINBAY_TORTURE_DISK="+x.order(), "TWINBAY_TORTURE_CLOCK="+x.clock())
 	p.cmd.Stderr = x.agentLog
 	if err := p.start(); err != nil {
 		return err

@@ -24,7 +24,7 @@ var troubles = []trouble{
 	(*torture).reset, (*torture).away, (*torture).halfOpen, (*torture).slow,
 	(*torture).killHub, (*torture).killHub, (*torture).hubFault, (*torture).hubFault, (*torture).hubFault,
 	(*torture).breakDisk, (*torture).breakDisk, (*torture).dieWriting,
-	(*torture).storm, (*torture).storm,
+	(*torture).storm, (*torture).storm, (*torture).step,
 	(*torture).allAtOnce, (*torture).allAtOnce,
 }
 
@@ -189,24 +189,11 @@ func (x *torture) slow(_ string, long time.Duration, dice uint64) error {
 	return nil
 }
 
-// killHub kills the hub and starts it again with its state; at most once a minute it comes back with a clock that is far ahead,
-// so that tokens are refused until the agent has found out.
-func (x *torture) killHub(_ string, long time.Duration, dice uint64) error {
-	offset := x.offset
-	if dice>>16%3 == 0 && time.Since(x.offsetAt) > time.Minute {
-		offset, x.offsetAt = 26*time.Hour, time.Now()
-		if x.offset != 0 {
-			offset = 0
-		}
-		x.count["clock faults"]++
-	}
-	return x.restartHub(long/2, offset)
-}
-
-// restartHub kills the hub. What it has taken until then is known here, since it was asked for something after the last
-// packet that the network let through; what it took later, it could tell nobody of.
-func (x *torture) restartHub(long, offset time.Duration) error {
-	x.note("kill -9 of the hub, away for %s; its clock is %s ahead then", long, offset)
+// killHub kills the hub and starts it again with its state. What it has taken until then is known here, since it was asked for
+// something after the last packet that the network let through; what it took later, it could tell nobody of.
+func (x *torture) killHub(_ string, long time.Duration, _ uint64) error {
+	long /= 2
+	x.note("kill -9 of the hub, away for %s", long)
 	x.count["kill -9 of the hub"]++
 	for _, p := range []*proxy{x.mqtt, x.rest} {
 		p.swallow(true)
@@ -223,7 +210,6 @@ func (x *torture) restartHub(long, offset time.Duration) error {
 	delete(x.heals, "hole")
 	delete(x.heals, "network")
 	x.pause(long)
-	x.offset = offset
 	return x.startHub()
 }
 
@@ -257,6 +243,24 @@ func (x *torture) hubFault(name string, long time.Duration, dice uint64) error {
 	x.note("fault: %s of %s, %s %s, %d times within %s", on, name, do, f.Delay, f.Times, long)
 	x.count["faults of the hub"]++
 	return x.hub.AddFault(x.ctx, f)
+}
+
+// clock is the file that says how far off the device's clock is.
+func (x *torture) clock() string { return filepath.Join(x.dir, "clock") }
+
+func (x *torture) setClock(off time.Duration) error {
+	if err := os.WriteFile(x.clock()+".new", []byte(off.String()), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(x.clock()+".new", x.clock())
+}
+
+// step sets the device's clock.
+func (x *torture) step(_ string, _ time.Duration, dice uint64) error {
+	off := []time.Duration{0, 0, 4 * time.Minute, -40 * time.Minute, -3 * time.Hour, 26 * time.Hour}[dice%6]
+	x.note("the device's clock is off by %s", off)
+	x.count["clock steps"]++
+	return x.setClock(off)
 }
 
 // order is the file that the agent's disk does the will of.
@@ -398,11 +402,11 @@ func (x *torture) heal(now time.Time) {
 	}
 }
 
-// healAll ends everything. A hub whose clock is wrong comes back with a right one.
+// healAll ends everything.
 func (x *torture) healAll() error {
 	x.heal(time.Now().Add(time.Hour))
-	if x.offset != 0 {
-		return x.restartHub(0, 0)
+	if err := x.setClock(0); err != nil {
+		return err
 	}
 	return x.hub.ClearFaults(x.ctx, "")
 }

@@ -56,7 +56,7 @@ func (a *app) runCommand() *cobra.Command {
 			tell, watchdog := serviceManager(log)
 			g, err := agent.New(agent.Config{
 				File: cfg, Logs: logs, Log: log, Disk: stateDisk(), Version: programVersion(), Network: netlink.Watch, Load: load,
-				Clock: clock.Options{Floor: clock.Built(), Elapsed: clock.Uptime, Watch: clock.Watch},
+				Clock: clock.Options{Now: systemTime, Floor: clock.Built(), Elapsed: clock.Uptime, Watch: clock.Watch},
 				Tell:  tell, Watchdog: watchdog, Hurry: hurry, Boot: lives.Boot(), LastWords: lives.LastWords,
 			})
 			if err != nil {
