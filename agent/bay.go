@@ -207,7 +207,7 @@ func (b *bay) onEnded(e host.Ended) {
 	b.lastExit = e.Exit.Reason
 	attrs := []any{"reason", e.Exit.Reason}
 	if quarantine == "" {
-		attrs = append(attrs, "retry_in", time.Until(e.Retry).Round(time.Millisecond))
+		attrs = append(attrs, "retry_in", max(0, time.Until(e.Retry)).Round(time.Millisecond))
 	} else {
 		attrs, level = append(attrs, "quarantined", e.Quarantined), slog.LevelError
 	}
