@@ -58,6 +58,11 @@ torture-processes:
 	$(GO) build -o $(TORTURE)/ ./cmd/twinbay-modules ./cmd/twinbay-sim
 	$(GO) run ./cmd/smoke -bin $(TORTURE) -torture $(SEED) -for $(FOR)
 
+SOAK ?= 10m
+.PHONY: soak
+soak: build ## the vending machine under load for SOAK=10m: no process may grow in memory or open files
+	$(GO) run ./cmd/smoke -bin bin -soak $(SOAK)
+
 .PHONY: check
 check: ## format, vet, and that go.mod is tidy
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt'ed: $$out"; exit 1; }

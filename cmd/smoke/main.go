@@ -5,6 +5,8 @@
 // modules, outbox, outages) and the simulated hub (throughput beside mosquitto where that is installed, memory per connection,
 // registry, queries, start), and the sizes of all programs.
 //
+// With -soak it lets a vending machine work for a while, and looks whether a process grows.
+//
 // With -torture it does to all of them, by a seed, what docs/torture.md says.
 package main
 
@@ -32,11 +34,12 @@ func main() {
 		return err
 	})
 	long := flag.Duration("for", time.Minute, "with -torture: how long things go wrong")
+	soak := flag.Duration("soak", 0, "run under load for so `long` instead, and fail if a process grows")
 	verbose := flag.Bool("v", false, "with -torture: show what was done and when, and keep the folder, even if all is well")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute+*long)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute+*long+*soak)
 	defer cancel()
 
 	what := (*machine).check
@@ -45,6 +48,9 @@ func main() {
 	}
 	if seed != nil {
 		what = tortured(*seed, *long, *verbose)
+	}
+	if *soak != 0 {
+		what = soaked(*soak)
 	}
 	if err := with(ctx, *bin, *profile, what); err != nil {
 		fmt.Fprintln(os.Stderr, "smoke:", err)
