@@ -223,6 +223,8 @@ func TestDeadSourceIsUnknown(t *testing.T) {
 				door.open("false")
 				cooling.hears(t, "door=false")
 				begin := time.Now()
+				// The first restart takes no time: one that works would be heard in place of the end.
+				r.machines["door"].ruin(strings.TrimPrefix(row.want, "its module has ended: ") + "still")
 				row.spoil(r, door)
 				if took := cooling.hears(t, "door unknown: door.open: "+row.want).Sub(begin); took > row.within {
 					t.Errorf("it takes %v until the value is unknown, want %v", took, row.within)
@@ -230,6 +232,7 @@ func TestDeadSourceIsUnknown(t *testing.T) {
 				if in := r.input("cooling"); in.Known || in.Value != nil || in.Reason == "" {
 					t.Errorf("status %+v", in)
 				}
+				r.machines["door"].ruin("")
 				door.open("false")
 				cooling.hears(t, "door=false")
 			})
