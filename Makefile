@@ -38,7 +38,7 @@ test: ## all tests
 
 .PHONY: race
 race: ## the tests that are not long, with the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -short ./...
+	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 $(GO) test -race -short ./... # else each command that a test runs waits a second at its end
 
 SEED ?= 1
 FOR  ?= 1m
